@@ -1,0 +1,1 @@
+"""The code of the SegVol bundle: one noun per file."""

@@ -1,0 +1,197 @@
+"""Every published SegVol file, and this project's own, becomes the weights of this network, strictly.
+
+Whatever the wrapping (``module.``, ``model.``) and whichever transformers version wrote the CLIP tower, after renaming
+nothing may be missing, unexpected or misshapen.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+logger = logging.getLogger(__name__)
+
+State = dict[str, torch.Tensor]
+
+# where the weights may lie in a file, in the order in which they are looked for
+_CONTAINERS = ("model", "model_state_dict", "state_dict")
+_PREFIXES = ("module.", "model.")
+# official names, to be written as ours
+_RENAMES = (
+    (re.compile(r"^text_encoder\.dim_align\."), "text_align."),
+    (re.compile(r"^text_encoder\.clip_text_model\."), "text_encoder."),
+    (re.compile(r"^text_encoder\.text_model\."), "text_encoder."),
+    (re.compile(r"\.mlp\.lin([12])\."), r".mlp.linear\1."),
+)
+# in the files, read by nothing: SAM's 2D mask prompt, an index buffer of old transformers, a norm of new MONAI
+_UNREAD = re.compile(
+    r"^prompt_encoder\.mask_downscaling\.|^text_encoder\.embeddings\.position_ids$|\.norm_cross_attn\.(weight|bias)$"
+)
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What was loaded: for summaries, and the row order of a text table."""
+
+    path: str
+    sha256: str
+    text_names: tuple[str, ...] | None = None
+
+
+def load_checkpoint(network: nn.Module, path: str | Path) -> CheckpointInfo:
+    """Load a whole model into ``network``.
+
+    Args:
+        network: a SegVol of the size that the file holds.
+        path: SegVol_v1.pth, pytorch_model.bin, model.safetensors, a SegFM epoch_*.pth, or a file of this project.
+
+    Raises:
+        ValueError: one line that says what is wrong with the file; the network is unchanged then.
+    """
+    path = Path(path)
+    content = _read(path)
+    state = _to_our_names(_weights_of(content, path))
+    _refuse_encoder_only(state, path)
+    _load_strictly(network, state, path)
+    table = content.get("text_table") if isinstance(content, Mapping) else None
+    names = tuple(table["names"]) if isinstance(table, Mapping) and "names" in table else None
+    return CheckpointInfo(str(path), _sha256(path), names)
+
+
+def load_image_encoder(network: nn.Module, path: str | Path) -> list[str]:
+    """Load a pre-trained ViT (ViT_pretrain.ckpt, or a whole model) into ``network.image_encoder``, for training.
+
+    Returns:
+        The names in the file that do not belong to the encoder and were skipped.
+
+    Raises:
+        ValueError: one line, where the file does not hold the whole encoder.
+    """
+    path = Path(path)
+    state = _weights_of(_read(path), path)
+    encoder: State = {}
+    skipped: list[str] = []
+    for name, value in state.items():
+        match = re.match(r"^(?:module\.|model\.)?(?:encoder|image_encoder)\.(.+)$", name)
+        if match and not _UNREAD.search("." + match.group(1)):
+            encoder[match.group(1)] = value
+        elif not match:
+            skipped.append(name)
+    _load_strictly(network.image_encoder, encoder, path)
+    if skipped:
+        logger.info("%s: skipped %d tensors outside the image encoder: %s", path.name, len(skipped), skipped[:4])
+    return skipped
+
+
+def save_checkpoint(network: nn.Module, path: str | Path, text_names: tuple[str, ...] | None = None) -> None:
+    """Write ``network`` as a file of this project, whole or not at all."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content: dict[str, Any] = {"model": network.state_dict()}
+    if text_names is not None:
+        content["text_table"] = {"names": list(text_names)}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    os.close(handle)
+    try:
+        torch.save(content, temporary)
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+
+
+def _read(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(
+            f"checkpoint: {path} does not exist; large_files.yml names where to download the released weights, and "
+            "the overlay configs/small.json runs the small weights that come with the bundle"
+        )
+    try:
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # noqa: BLE001  whatever a broken or hostile file raises becomes one line
+        raise ValueError(f"checkpoint: {path} cannot be loaded safely: {_reason(error)}") from error
+
+
+def _reason(error: Exception) -> str:
+    text = str(error)
+    refused = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|GLOBAL) ([\w.]+)", text)
+    if refused:
+        return f"it asks for the global {refused.group(1)}, and only tensors are read (weights_only)"
+    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
+
+
+def _weights_of(content: Any, path: Path) -> State:
+    for key in _CONTAINERS:
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+            break
+    if not isinstance(content, Mapping) or not content:
+        raise ValueError(f"checkpoint: {path} holds no weights (a mapping of names to tensors)")
+    strangers = [str(k) for k, v in content.items() if not isinstance(v, torch.Tensor)]
+    if strangers:
+        raise ValueError(f"checkpoint: {path} holds no plain weights; not tensors: {_some(strangers)}")
+    return dict(content)
+
+
+def _to_our_names(state: State) -> State:
+    for prefix in _PREFIXES:
+        if all(name.startswith(prefix) for name in state):
+            state = {name.removeprefix(prefix): value for name, value in state.items()}
+    renamed: State = {}
+    for name, value in state.items():
+        for pattern, replacement in _RENAMES:
+            name = pattern.sub(replacement, name)
+        if not _UNREAD.search(name):
+            renamed[name] = value
+    return renamed
+
+
+def _refuse_encoder_only(state: State, path: Path) -> None:
+    if state and not any(name.startswith("mask_decoder.") for name in state):
+        raise ValueError(
+            f"checkpoint: {path} is not a whole model (no mask decoder); a pre-trained image encoder starts training"
+        )
+
+
+def _load_strictly(module: nn.Module, state: State, path: Path) -> None:
+    own = {_tower_name(name): name for name in module.state_dict()}
+    given = {_tower_name(name): value for name, value in state.items()}
+    sizes = module.state_dict()
+    faults = {
+        "missing": sorted(own.keys() - given.keys()),
+        "unexpected": sorted(given.keys() - own.keys()),
+        "of another shape": [
+            f"{name} {tuple(given[name].shape)} instead of {tuple(sizes[own[name]].shape)}"
+            for name in sorted(own.keys() & given.keys())
+            if given[name].shape != sizes[own[name]].shape
+        ],
+    }
+    found = [f"{len(names)} {fault}: {_some(names)}" for fault, names in faults.items() if names]
+    if found:
+        raise ValueError(f"checkpoint: {path} does not fit this network; {'; '.join(found)}")
+    module.load_state_dict({own[name]: value for name, value in given.items()})
+
+
+def _tower_name(name: str) -> str:
+    """The CLIP tower's names without the level that transformers 5 dropped."""
+    return name.replace("text_encoder.text_model.", "text_encoder.")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

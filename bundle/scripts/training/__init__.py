@@ -1,0 +1,1 @@
+"""Training: from labelled volumes to prompted views, their loss and the forward call that every trainer makes."""

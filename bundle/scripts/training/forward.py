@@ -1,0 +1,99 @@
+"""The one forward call of training, and what a batch becomes for it.
+
+Everything that is trained runs inside ``EncodeOnceDecodeMany.forward``: a data-parallel wrapper sees every gradient,
+and one image embedding serves all prompt combinations of Algorithm 1 (paper, section B).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+COMBINATIONS = ("point+text", "box+text", "text", "box", "point", "point+box")
+
+
+class EncodeOnceDecodeMany(nn.Module):
+    """A SegVol with the six prompt combinations on one embedding.
+
+    Args:
+        network: the SegVol that is trained.
+        bfloat16: compute in bfloat16 where it is safe (autocast), on any device.
+    """
+
+    def __init__(self, network: nn.Module, bfloat16: bool = False) -> None:
+        super().__init__()
+        self.network = network
+        self.bfloat16 = bfloat16
+
+    def forward(self, image: torch.Tensor, prompts: dict[str, torch.Tensor], combinations: Sequence[str]):
+        """Decode every combination for every mask.
+
+        Args:
+            image: (B, 1, d, h, w) in [0, 1].
+            prompts: ``points`` (N, P, 3), ``point_labels`` (N, P), ``boxes`` (N, 6), ``text`` (N, text_dim), with N
+                a multiple of B.
+            combinations: names like ``point+text``.
+
+        Returns:
+            (S, N, 1, d, h, w) logits, float32.
+        """
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bfloat16):
+            embedding = self.network.encode(image)
+            logits = [self.network.decode(embedding, **_chosen(prompts, name)) for name in combinations]
+        return torch.stack(logits).float()
+
+
+class PrepareBatch:
+    """Turns a collated batch into what a MONAI engine hands to the network and the loss.
+
+    Args:
+        text_encoder: name -> vector.
+        combinations: the prompt combinations that are decoded.
+    """
+
+    def __init__(self, text_encoder: Any, combinations: Sequence[str] = COMBINATIONS) -> None:
+        self.text_encoder = text_encoder
+        self.combinations = tuple(combinations)
+
+    def __call__(self, batch: dict[str, Any], device: torch.device, non_blocking: bool = False, **_: Any) -> tuple:
+        """Returns (image, target, args, kwargs) as ``SupervisedTrainer`` takes them."""
+        names, known = self._vectors_for(batch["names"])
+        prompts = {k: batch[k].to(device, non_blocking=non_blocking) for k in ("points", "point_labels", "boxes")}
+        prompts["text"] = self.text_encoder(names).to(device)
+        masks = batch["masks"].to(device, non_blocking=non_blocking)
+        target = {"masks": masks, "weights": self._weights(masks, known.to(device))}
+        image = batch["image"].to(device, non_blocking=non_blocking)
+        return image, target, (), {"prompts": prompts, "combinations": self.combinations}
+
+    def _vectors_for(self, names: Sequence[str]) -> tuple[list[str], torch.Tensor]:
+        resolved, known = [], []
+        for name in names:
+            try:
+                resolved.append(self.text_encoder.resolve(name))
+                known.append(True)
+            except ValueError:  # a label that the table has no row for trains by points and boxes alone
+                resolved.append(resolved[-1] if resolved else self.text_encoder.names[0])
+                known.append(False)
+        return resolved, torch.tensor(known)
+
+    def _weights(self, masks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+        """(S, N): text counts for known names, points and boxes where there is something to point at."""
+        present = masks.flatten(1).any(dim=1)
+        rows = []
+        for combination in self.combinations:
+            spatial = combination != "text"
+            usable = known if "text" in combination else torch.ones_like(known)
+            rows.append(usable & present if spatial else usable)
+        return torch.stack(rows).float()
+
+
+def _chosen(prompts: dict[str, torch.Tensor], combination: str) -> dict[str, torch.Tensor]:
+    chosen: dict[str, torch.Tensor] = {}
+    if "point" in combination:
+        chosen |= {"points": prompts["points"], "point_labels": prompts["point_labels"]}
+    if "box" in combination:
+        chosen["boxes"] = prompts["boxes"]
+    if "text" in combination:
+        chosen["text"] = prompts["text"]
+    return chosen
