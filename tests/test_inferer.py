@@ -125,9 +125,10 @@ def test_a_second_target_pays_only_for_windows_of_its_own():
     assert [target["windows"] for target in shared["targets"]] == [3, 7]
 
 
-def test_an_empty_zoom_out_view_is_a_result_with_a_message():
+@pytest.mark.parametrize("mode", ["zoom", "resize"])
+def test_an_empty_zoom_out_view_is_a_result_with_a_message(mode):
     image = volume((20, 48, 40))
-    logits, network, report = run(image, LIVER)
+    logits, network, report = run(image, LIVER, mode=mode)
     assert not (logits > 0).any()
     assert torch.equal(logits[0], F.interpolate(network.views[0] - 0.5, (20, 48, 40), mode="nearest-exact")[0])
     assert report["targets"] == [{"windows": 0, "message": NOTHING_FOUND}]
@@ -218,9 +219,9 @@ def test_a_box_off_everything_that_was_found_keeps_what_was_found_and_says_so():
 
 @pytest.mark.parametrize("mode", ["zoom", "published", "resize"])
 def test_a_box_of_one_voxel_is_seen_in_the_zoom_out_view(mode):
-    image = volume((100, 200, 200), ((30, 69), (50, 149), (50, 149)))
-    _, network, _ = run(image, Prompt("tip", box=box(33, 71, 77, 33, 71, 77)), mode=mode)
-    assert network.prompts[0]["boxes"].tolist() == [[2, 5, 6, 2, 5, 6]]
+    image = volume((32, 80, 80), ((10, 20), (30, 49), (30, 49)))
+    _, network, _ = run(image, Prompt("tip", box=box(13, 33, 38, 13, 33, 38)), mode=mode)
+    assert network.prompts[0]["boxes"].tolist() == [[3, 6, 7, 3, 6, 7]]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scripts.phantom import Phantom, make_phantom, save_phantom
-from scripts.phantom_anatomy import STRUCTURES
+from scripts.phantom.anatomy import STRUCTURES
 
 SEEDS = range(6)
 

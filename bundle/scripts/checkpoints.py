@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .arguments import as_path, exit_on_error
+
 logger = logging.getLogger(__name__)
 
 State = dict[str, torch.Tensor]
@@ -64,6 +66,16 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> CheckpointInfo:
     table = content.get("text_table") if isinstance(content, Mapping) else None
     names = tuple(table["names"]) if isinstance(table, Mapping) and "names" in table else None
     return CheckpointInfo(str(path), _sha256(path), names)
+
+
+def load_for_run(network: nn.Module, path: Any) -> CheckpointInfo:
+    """``load_checkpoint`` as a step of a config.
+
+    Raises:
+        SystemExit: one line, for a file that cannot be loaded.
+    """
+    with exit_on_error():
+        return load_checkpoint(network, as_path(path, "checkpoint") or "")
 
 
 def load_image_encoder(network: nn.Module, path: str | Path) -> list[str]:

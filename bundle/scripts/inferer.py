@@ -17,9 +17,9 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 from torch.nn import functional as F
 
-from .plans import Plan, plan_published, plan_sliding_window, plan_zoom, published_zoom_out_prompt
+from .plans import Plan, plan_published, plan_resize, plan_sliding_window, plan_zoom, published_zoom_out_prompt
 from .prompts import Prompt, rescale
-from .windows import CoarseView, Triple, Window, slices, whole
+from .windows import CoarseView, Resize, Triple, Window, slices, whole
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class ZoomOutZoomInInferer(Inferer):
         self.overlap = overlap
 
     @torch.no_grad()
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         inputs: torch.Tensor,
         network: Any,
@@ -83,7 +83,7 @@ class ZoomOutZoomInInferer(Inferer):
         Raises:
             ValueError: one line, for inputs of another shape, or targets and prompts that do not match.
         """
-        image = convert_to_tensor(inputs, dtype=torch.float32, track_meta=False)
+        image: torch.Tensor = convert_to_tensor(inputs, dtype=torch.float32, track_meta=False)
         _check(image, prompts, text_vectors)
         halves = _Halves(network, encode)
         logits = image.new_full((1, len(prompts), *image.shape[2:]), BACKGROUND)
@@ -118,7 +118,8 @@ class ZoomOutZoomInInferer(Inferer):
         view = F.interpolate(image, size=self.roi_size, mode="nearest-exact")
         embedding = halves.encode(view, None)
         published = self.mode == "published"
-        to_grid, back = (published_zoom_out_prompt, "nearest") if published else (rescale, "nearest-exact")
+        to_grid = published_zoom_out_prompt if published else rescale
+        back: Resize = "nearest" if published else "nearest-exact"
         for prompt, vector, result in zip(prompts, text_vectors, results, strict=True):
             low = halves.decode(embedding, to_grid(prompt, shape, self.roi_size), vector)
             coarse = CoarseView(low, shape, back)
@@ -130,7 +131,7 @@ class ZoomOutZoomInInferer(Inferer):
 
     def _plan(self, prompt: Prompt, coarse: CoarseView, shape: Sequence[int]) -> Plan:
         if self.mode == "resize":
-            return Plan()
+            return plan_resize(coarse, shape)
         plan = plan_published if self.mode == "published" else plan_zoom
         return plan(prompt, coarse, shape, self.roi_size, self.overlap)
 
@@ -148,9 +149,9 @@ class ZoomOutZoomInInferer(Inferer):
         for plan, result in zip(plans, results, strict=True):
             for window, _ in plan.steps:
                 result[window.in_volume] = 0
-        shown = whole(image.shape[2:])
+        volume = whole(image.shape[2:])
         for window in sorted(wanted):
-            plain = window == Window.at(window.start, self.roi_size, shown)
+            plain = window == Window.at(window.start, self.roi_size, volume)
             embedding = halves.encode(window.cut(image, self.roi_size), window.start, shareable=plain)
             for target, prompt in wanted[window]:
                 local = halves.decode(embedding, prompt, text_vectors[target])

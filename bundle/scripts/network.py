@@ -24,7 +24,7 @@ def build_segvol(size: Size = "base", text_encoder: bool | None = None) -> "SegV
 
     Args:
         size: ``base`` is the released network (181M parameters with its CLIP tower); ``small`` has the same
-            architecture at 4M, sized for the weights that ship with the bundle.
+            architecture at 2M, sized for the weights that ship with the bundle.
         text_encoder: whether to hold the CLIP text tower; by default *base* does and *small* does not.
 
     Raises:
@@ -48,13 +48,13 @@ def build_segvol(size: Size = "base", text_encoder: bool | None = None) -> "SegV
         network = SegVol(
             window_size=(32, 64, 64),
             patch_size=(8, 8, 8),
-            embed_dim=192,
+            embed_dim=128,
             num_layers=6,
-            num_heads=6,
-            mlp_dim=768,
+            num_heads=4,
+            mlp_dim=512,
             decoder_depth=2,
-            decoder_heads=8,
-            decoder_mlp_dim=384,
+            decoder_heads=4,
+            decoder_mlp_dim=256,
             iou_hidden=64,
             text_dim=256,
         )

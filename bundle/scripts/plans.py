@@ -68,10 +68,16 @@ def plan_zoom(prompt: Prompt, coarse: CoarseView, shape: Sequence[int], size: Tr
         within, found = None, coarse.extent(volume)
     if found is None:
         return Plan(message=NOTHING_FOUND)
-    starts = product(*(axis_starts(*axis, overlap=overlap) for axis in zip(*found.tolist(), size, shape, strict=True)))
+    axes = zip(*found.tolist(), size, shape, strict=True)
+    starts = product(*(axis_starts(a, b, window, n, overlap) for a, b, window, n in axes))
     windows = [Window.at(start, size, volume) for start in starts]
     steps = [(window, _zoomed(prompt, coarse, window, size, within)) for window in windows]
     return Plan([(window, local) for window, local in steps if local is not None], within, message)
+
+
+def plan_resize(coarse: CoarseView, shape: Sequence[int]) -> Plan:
+    """No window: the zoom-out view of a volume of ``shape`` (D, H, W) has the last word."""
+    return Plan(message=NOTHING_FOUND if coarse.extent(whole(shape)) is None else None)
 
 
 def plan_sliding_window(prompt: Prompt, has_text: bool, shape: Sequence[int], size: Triple, overlap: float) -> Plan:
@@ -112,7 +118,8 @@ def plan_published(prompt: Prompt, coarse: CoarseView, shape: Sequence[int], siz
     if found is None:
         return Plan(message=NOTHING_FOUND)
     roi = np.array([published_range(*axis) for axis in zip(*found.tolist(), size, shape, strict=True)]).T
-    starts = product(*(_roi_starts(*axis, overlap) for axis in zip(*roi.tolist(), size, strict=True)))
+    axes = zip(*roi.tolist(), size, strict=True)
+    starts = product(*(_roi_starts(lo, hi, window, overlap) for lo, hi, window in axes))
     windows = [Window.at(start, size, roi) for start in starts]
     user_box = _released_box(prompt, roi, shape, size) if len(windows) == 1 else None
     return Plan([(window, _released_prompt(prompt, coarse, window, size, user_box)) for window in windows])
@@ -169,9 +176,10 @@ def _released_prompt(
 
 def _released_box(prompt: Prompt, roi: np.ndarray, shape: Sequence[int], size: Triple) -> np.ndarray | None:
     """The user's box rasterised in the zoom-out grid, brought to full size, cropped to the ROI and boxed again."""
-    if prompt.box is None:
+    zoom_out_box = published_zoom_out_prompt(prompt, shape, size).box
+    if zoom_out_box is None:
         return None
     raster = torch.zeros(size)
-    raster[slices(voxels_of(published_zoom_out_prompt(prompt, shape, size).box))] = 1
+    raster[slices(voxels_of(zoom_out_box))] = 1
     box = CoarseView(raster, shape, "nearest").extent(roi)
     return np.full((2, 3), -1.0) if box is None else (box - roi[0]).astype(float)

@@ -47,7 +47,12 @@ class ClipText:
         self._vectors: dict[str, torch.Tensor] = {}
 
     def resolve(self, text: str) -> str:
-        """The vocabulary's prompt name for ``text``, or the text as it is where the vocabulary has none."""
+        """The vocabulary's prompt name for ``text``, or the text as it is where the vocabulary has none.
+
+        Raises:
+            ValueError: where there is no tokenizer to encode it with.
+        """
+        self._load_tokenizer()
         structure = self.vocabulary.find(text)
         if structure is None:
             near = ", ".join(self.vocabulary.nearest(text))
@@ -62,8 +67,8 @@ class ClipText:
         """Pooled CLIP vectors, (N, 512), of the names set into SegVol's sentence."""
         device = next(self.tower.parameters()).device
         for name in [n for n in names if n not in self._vectors]:
-            sentence = TEMPLATE.format(name)
-            tokens = self._tokenize(sentence).to(device)
+            sentence = TEMPLATE.replace("{}", name)  # not format(): a name may hold braces
+            tokens = self._load_tokenizer()(sentence, return_tensors="pt", truncation=True, max_length=77).to(device)
             self._vectors[name] = self.tower(**tokens).pooler_output[0]
         return torch.stack([self._vectors[n] for n in names]).to(device)
 
@@ -74,10 +79,10 @@ class ClipText:
     def load_state_dict(self, state: dict[str, list[str]]) -> None:
         """Nothing to take."""
 
-    def _tokenize(self, sentence: str):  # noqa: ANN202  (a transformers BatchEncoding)
+    def _load_tokenizer(self):  # noqa: ANN202  (a transformers tokenizer)
         if self._tokenizer is None:
             self._tokenizer = load_tokenizer(self.tokenizer_folder)
-        return self._tokenizer(sentence, return_tensors="pt", truncation=True, max_length=77)
+        return self._tokenizer
 
 
 class TextTable:

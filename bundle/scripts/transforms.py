@@ -14,7 +14,7 @@ from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.transforms import LoadImage, MapTransform, Transform
 
-from .prompt_geometry import to_model_frame
+from .prompts import to_model_frame
 
 logger = logging.getLogger(__name__)
 
@@ -137,19 +137,17 @@ class CheckLabelGridd(MapTransform):
 
 
 class PromptsToModelFramed(Transform):
-    """Parse a case's prompts against its image: ``document`` -> ``prompts`` (stored) and ``model_prompts``.
+    """Place a case's prompts in its image: ``document`` -> ``prompts`` (stored frame) and ``model_prompts``.
 
-    Must follow the last spatial transform of the image.
+    Follows the last spatial transform of the image; ``document`` is parsed by then (``prompts.parse_document``).
 
     Args:
-        parse: the parser, ``prompts.parse_document``.
         text_encoder: resolves every text to a name that can be encoded; a text that cannot is dropped with a
             message where the target has a point or box, and refused where it has none.
         image_key: the image, a MetaTensor with its ``original_affine``.
     """
 
-    def __init__(self, parse: Any, text_encoder: Any, image_key: str = "image") -> None:
-        self.parse = parse
+    def __init__(self, text_encoder: Any, image_key: str = "image") -> None:
         self.text_encoder = text_encoder
         self.image_key = image_key
 
@@ -159,7 +157,7 @@ class PromptsToModelFramed(Transform):
         image = d[self.image_key]
         stored_affine = np.asarray(image.meta["original_affine"], dtype=float)
         stored_shape = tuple(int(n) for n in image.meta["spatial_shape"])
-        prompts = self.parse(d["document"]).to_voxel(stored_affine, stored_shape)
+        prompts = d["document"].to_voxel(stored_affine, stored_shape)
         matrix = np.linalg.inv(np.asarray(image.affine, dtype=float)) @ stored_affine
         model_prompts, messages = to_model_frame(prompts, matrix, tuple(image.shape[1:]))
         names = []

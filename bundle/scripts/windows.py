@@ -57,7 +57,7 @@ class Window:
     def cut(self, image: torch.Tensor, size: Triple) -> torch.Tensor:
         """Cut the window (1, 1, *size) from ``image`` (1, 1, D, H, W)."""
         window = image.new_zeros((1, 1, *size))
-        window[(..., *self.in_window)] = image[(..., *self.in_volume)]
+        window[0, 0][self.in_window] = image[0, 0][self.in_volume]
         return window
 
 
@@ -95,7 +95,8 @@ class CoarseView:
             (np.searchsorted(index, seen[int(a)], "left"), np.searchsorted(index, seen[int(b)], "right") - 1)
             for index, seen, a, b in zip(maps, shown, *box, strict=True)
         ]
-        return np.array(ranges).T + within[0]
+        found: np.ndarray = np.array(ranges).T + within[0]
+        return found
 
 
 def axis_starts(a: int, b: int, window: int, size: int, overlap: float, snap: bool = True) -> list[int]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
+from monai.utils import convert_to_tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -96,7 +97,8 @@ class PromptedViews(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One view: ``image`` (1, *roi), ``masks`` (K, 1, *roi), ``points``, ``point_labels``, ``boxes``, ``names``."""
+        """One view: ``image`` (1, *roi), ``masks`` (K, 1, *roi), ``points``, ``point_labels``, ``boxes``, ``names``,
+        and ``draw``, a number for choices that concern a whole batch."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[int(rng.integers(len(self.cases)))]
         image, label = self._view(case, rng)
@@ -110,6 +112,7 @@ class PromptedViews(Dataset):
             "point_labels": torch.from_numpy(np.stack([labels for _, labels in drawn])),
             "boxes": torch.from_numpy(np.stack([sample_box(mask, rng, self.jitter) for mask in masks])),
             "names": [case.names[value] for value in chosen],
+            "draw": int(rng.integers(2**31)),
         }
 
     def _view(self, case: "_Case", rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,6 +160,7 @@ def collate_views(views: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {"image": torch.stack([v["image"] for v in views])}
     for key in ("masks", "points", "point_labels", "boxes"):
         batch[key] = torch.cat([v[key] for v in views])
+    batch["draw"] = views[0]["draw"]
     batch["names"] = [name for v in views for name in v["names"]]
     return batch
 
@@ -172,8 +176,8 @@ def prepare_cases(
         except (ValueError, RuntimeError) as error:
             logger.warning("left out %s: %s", case["image"], str(error).splitlines()[0])
             continue
-        image = torch.as_tensor(data["image"]).half()
-        prepared.append({"image": image, "label": torch.as_tensor(data["label"]), "labels": case["labels"]})
+        image, label = (convert_to_tensor(data[key], track_meta=False) for key in ("image", "label"))
+        prepared.append({"image": image.half(), "label": label, "labels": case["labels"]})
     return prepared
 
 
@@ -181,8 +185,8 @@ class _Case:
     """One prepared volume with the voxels that a view may be centred on."""
 
     def __init__(self, case: dict[str, Any]) -> None:
-        self.image = torch.as_tensor(case["image"])[0]
-        label = torch.as_tensor(case["label"])[0]
+        self.image = case["image"][0]
+        label = case["label"][0]
         self.label = label.to(torch.uint8 if label.max() < 256 else torch.int16)
         self.names = {int(v): str(name) for v, name in case["labels"].items()}
         array, rng = self.label.numpy(), np.random.default_rng(0)

@@ -7,6 +7,7 @@ and one image embedding serves all prompt combinations of Algorithm 1 (paper, se
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -49,12 +50,17 @@ class PrepareBatch:
 
     Args:
         text_encoder: name -> vector.
-        combinations: the prompt combinations that are decoded.
+        combinations: the prompt combinations to choose from.
+        per_step: how many of them a batch decodes, drawn with the batch's first view; None decodes all, as
+            Algorithm 1 does. Fewer make room for more views in the same time.
     """
 
-    def __init__(self, text_encoder: Any, combinations: Sequence[str] = COMBINATIONS) -> None:
+    def __init__(
+        self, text_encoder: Any, combinations: Sequence[str] = COMBINATIONS, per_step: int | None = None
+    ) -> None:
         self.text_encoder = text_encoder
         self.combinations = tuple(combinations)
+        self.per_step = len(self.combinations) if per_step is None else per_step
 
     def __call__(self, batch: dict[str, Any], device: torch.device, non_blocking: bool = False, **_: Any) -> tuple:
         """Returns (image, target, args, kwargs) as ``SupervisedTrainer`` takes them."""
@@ -62,9 +68,10 @@ class PrepareBatch:
         prompts = {k: batch[k].to(device, non_blocking=non_blocking) for k in ("points", "point_labels", "boxes")}
         prompts["text"] = self.text_encoder(names).to(device)
         masks = batch["masks"].to(device, non_blocking=non_blocking)
-        target = {"masks": masks, "weights": self._weights(masks, known.to(device))}
+        chosen = self._draw(int(batch["draw"]))
+        target = {"masks": masks, "weights": _weights(chosen, masks, known.to(device))}
         image = batch["image"].to(device, non_blocking=non_blocking)
-        return image, target, (), {"prompts": prompts, "combinations": self.combinations}
+        return image, target, (), {"prompts": prompts, "combinations": chosen}
 
     def _vectors_for(self, names: Sequence[str]) -> tuple[list[str], torch.Tensor]:
         resolved, known = [], []
@@ -73,19 +80,25 @@ class PrepareBatch:
                 resolved.append(self.text_encoder.resolve(name))
                 known.append(True)
             except ValueError:  # a label that the table has no row for trains by points and boxes alone
-                resolved.append(resolved[-1] if resolved else self.text_encoder.names[0])
+                resolved.append(self.text_encoder.names[0])
                 known.append(False)
         return resolved, torch.tensor(known)
 
-    def _weights(self, masks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
-        """(S, N): text counts for known names, points and boxes where there is something to point at."""
-        present = masks.flatten(1).any(dim=1)
-        rows = []
-        for combination in self.combinations:
-            spatial = combination != "text"
-            usable = known if "text" in combination else torch.ones_like(known)
-            rows.append(usable & present if spatial else usable)
-        return torch.stack(rows).float()
+    def _draw(self, seed: int) -> tuple[str, ...]:
+        if self.per_step == len(self.combinations):
+            return self.combinations
+        picked = np.random.default_rng(seed).choice(len(self.combinations), self.per_step, replace=False)
+        return tuple(self.combinations[i] for i in sorted(picked))
+
+
+def _weights(combinations: Sequence[str], masks: torch.Tensor, known: torch.Tensor) -> torch.Tensor:
+    """(S, N): text counts for known names, points and boxes where there is something to point at."""
+    present = masks.flatten(1).any(dim=1)
+    rows = []
+    for combination in combinations:
+        usable = known if "text" in combination else torch.ones_like(known)
+        rows.append(usable if combination == "text" else usable & present)
+    return torch.stack(rows).float()
 
 
 def _chosen(prompts: dict[str, torch.Tensor], combination: str) -> dict[str, torch.Tensor]:

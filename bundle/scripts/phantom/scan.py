@@ -1,29 +1,17 @@
-"""Generated thorax-abdomen CTs with labels, so that demo, tests and the small network's training need no patient data.
-
-A seed is a patient and a scan: the anatomy is drawn in millimetres (`phantom_anatomy`), then seen through a
-scanner, that is a grid, a kernel, noise and, at times, streaks. One seed always gives the same bytes.
-"""
+"""One generated scan: a patient seen through a grid, a kernel, noise and, at times, streaks."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import logging
-import os
-import tempfile
-from collections.abc import Sequence
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from .phantom_anatomy import ORGANS, STRUCTURES, Patient, draw_patient
-from .phantom_organs import paint_liver_vessels, paint_organ, paint_tumor
-from .phantom_shapes import spline_noise
-from .phantom_trunk import (
+from .anatomy import ORGANS, STRUCTURES, Patient, draw_patient
+from .organs import paint_liver_vessels, paint_organ, paint_tumor
+from .shapes import spline_noise
+from .trunk import (
     make_canvas,
     paint_bones,
     paint_bowel,
@@ -33,8 +21,6 @@ from .phantom_trunk import (
     paint_table,
     paint_trunk,
 )
-
-logger = logging.getLogger(__name__)
 
 IN_PLANE, SLICES = (112, 176), (48, 112)  # voxels of a scan whose shape nobody chose
 IN_PLANE_MM, SLICE_MM = (1.8, 3.2), (2.5, 6.0)
@@ -206,60 +192,3 @@ def drop_small(label: np.ndarray) -> None:
     """Unlabel, in place, what has too few voxels to be called present."""
     counts = np.bincount(label.ravel(), minlength=256)
     label[(counts < SMALLEST_STRUCTURE)[label]] = 0
-
-
-def save_phantom(phantom: Phantom, folder: Path) -> tuple[Path, Path]:
-    """Write ct.nii.gz, label.nii.gz and labels.json (value -> name), each whole or not at all.
-
-    Returns:
-        The paths of image and label.
-    """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = folder / "ct.nii.gz", folder / "label.nii.gz"
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".phantom_") as name:
-        part = Path(name)
-        for path, voxels in zip(paths, (phantom.image, phantom.label), strict=True):
-            image = nib.Nifti1Image(voxels, phantom.affine)
-            image.header.set_xyzt_units("mm")
-            nib.save(image, part / path.name)
-        (part / "labels.json").write_text(json.dumps({str(v): n for v, n in phantom.names.items()}, indent=2) + "\n")
-        for path in (folder / "labels.json", *reversed(paths)):
-            os.replace(part / path.name, path)
-    return paths
-
-
-def add_to_datalist(out: Path, folders: Sequence[Path], split: str) -> None:
-    """List phantom folders in ``out``/datalist.json, which keeps what it held; the format is that of training."""
-    path = out / "datalist.json"
-    cases = {case["image"]: case for case in json.loads(path.read_text())["cases"]} if path.is_file() else {}
-    for folder in folders:
-        labels = json.loads((folder / "labels.json").read_text())
-        image = f"{folder.name}/ct.nii.gz"
-        cases[image] = {"image": image, "label": f"{folder.name}/label.nii.gz", "labels": labels, "split": split}
-    partial = path.with_suffix(".tmp")
-    partial.write_text(json.dumps({"cases": [cases[key] for key in sorted(cases)]}, indent=1) + "\n")
-    os.replace(partial, path)
-
-
-def main() -> None:
-    """Write phantoms from the command line: `python -m scripts.phantom OUT --seed 7 --count 3`."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.phantom", description=__doc__)
-    parser.add_argument("out", type=Path, help="folder for phantom_0007/ct.nii.gz and so on")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the first phantom")
-    parser.add_argument("--count", type=int, default=1, help="how many, with the seeds that follow")
-    parser.add_argument("--split", default="train", help="split under which OUT/datalist.json lists them")
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s")
-    if arguments.seed < 0 or arguments.count < 1:
-        parser.error("--seed must be 0 or more and --count 1 or more.")
-    folders = []
-    for seed in range(arguments.seed, arguments.seed + arguments.count):
-        image, _ = save_phantom(make_phantom(seed), arguments.out / f"phantom_{seed:04d}")
-        folders.append(image.parent)
-        logger.info(image)
-    add_to_datalist(arguments.out, folders, arguments.split)
-
-
-if __name__ == "__main__":
-    main()

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from .phantom_anatomy import BLOOD, COLON, MUSCLE, ORGANS, SPINE, TRUNK, Patient
-from .phantom_shapes import AIR, FAT, Block, Canvas, ellipsoid, spline_noise, tube
+from .anatomy import BLOOD, COLON, MUSCLE, ORGANS, SPINE, TRUNK, Patient
+from .shapes import AIR, FAT, Block, Canvas, ellipsoid, spline_noise, tube
 
 
 def make_canvas(patient: Patient, axes: Sequence[np.ndarray], rng: np.random.Generator) -> Canvas:

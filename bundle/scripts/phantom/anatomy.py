@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from .phantom_shapes import Pose
+from .shapes import Pose
 
 
 @dataclass(frozen=True)

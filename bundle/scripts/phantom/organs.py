@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from .phantom_anatomy import (
+from .anatomy import (
     AORTA,
     BLOOD,
     CAVA,
@@ -21,7 +21,7 @@ from .phantom_anatomy import (
     VERTEBRAE,
     Patient,
 )
-from .phantom_shapes import FAT, Block, Canvas, ellipsoid, tube
+from .shapes import FAT, Block, Canvas, ellipsoid, tube
 
 
 def paint_organ(canvas: Canvas, patient: Patient, name: str) -> None:

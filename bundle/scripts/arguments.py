@@ -1,0 +1,150 @@
+"""The border of the command line: mistyped keys, flags that arrive as words, and mistakes told in one line."""
+
+import contextlib
+import difflib
+import re
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+
+# what `python -m monai.bundle run` takes beside the ids of the config
+RUN_KEYS = (
+    "run_id",
+    "init_id",
+    "final_id",
+    "meta_file",
+    "config_file",
+    "logging_file",
+    "tracking",
+    "args_file",
+    "workflow_name",
+    "workflow_type",
+)
+
+
+CHOICES = {
+    "mode": ("zoom", "published", "resize", "sliding_window"),
+    "modes": ("zoom", "published", "resize", "sliding_window"),
+    "size": ("base", "small"),
+}
+
+
+@contextlib.contextmanager
+def exit_on_error() -> Iterator[None]:
+    """Turn a user's mistake (ValueError) into exit 1 with its one line last on stderr, and no traceback."""
+    try:
+        yield
+    except ValueError as error:
+        raise SystemExit(" ".join(str(error).split())) from None
+
+
+def check_arguments(settings: Mapping[str, Any] | None = None) -> None:
+    """Check what the user said before anything is built from it.
+
+    Args:
+        settings: values of ``mode``, ``modes``, ``size`` and ``device``, those that the config has.
+
+    Raises:
+        SystemExit: one line that names the argument and what is allowed.
+    """
+    with exit_on_error():
+        check_keys(sys.argv[1:])
+        for name, value in (settings or {}).items():
+            if name == "device":
+                check_device(value)
+            else:
+                for one in value if name == "modes" else [value]:
+                    one_of(one, CHOICES[name], name)
+
+
+def check_keys(argv: Sequence[str]) -> None:
+    """Refuse keys on the command line that the configs do not have; MONAI would ignore them in silence.
+
+    Args:
+        argv: the command line after the program; anything but a ``run`` of config files is left alone.
+
+    Raises:
+        ValueError: naming the key and the nearest real one.
+    """
+    if not argv or argv[0] != "run":
+        return
+    given = dict(_given(argv[1:]))
+    files = given.get("config_file")
+    if files is None:  # named in an args_file, whose keys cannot be told from the command line's
+        return
+    known = {*RUN_KEYS, *_top_level_ids(files)}
+    for key in given:
+        _check_key(key, known)
+
+
+def check_device(value: Any) -> None:
+    """Refuse a device that PyTorch cannot use here.
+
+    Raises:
+        ValueError: naming the device.
+    """
+    try:
+        torch.empty(0, device=torch.device(str(value)))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device is {value!r}, which cannot be used here; 'cpu' always works") from error
+
+
+def as_flag(value: Any, name: str) -> bool:
+    """True or false, also as a word in any case, which is how the command line hands them over.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    word = str(value).strip().lower()
+    if word not in ("true", "false"):
+        raise ValueError(f"{name} is {value!r}; allowed are true and false")
+    return word == "true"
+
+
+def as_path(value: Any, name: str) -> Path | None:
+    """A path relative to the current folder; None stays None, a number (``--image 20240101``) is a name.
+
+    Raises:
+        ValueError: for what cannot be a path.
+    """
+    if value is None:
+        return None
+    if isinstance(value, bool | dict | list | tuple) or not str(value).strip():
+        raise ValueError(f"{name} is {value!r}; it takes one path")
+    return Path(str(value)).expanduser()
+
+
+def one_of(value: Any, allowed: Iterable[str], name: str) -> str:
+    """``value`` if it is allowed.
+
+    Raises:
+        ValueError: naming what is.
+    """
+    if value not in (choices := tuple(allowed)):
+        raise ValueError(f"{name} is {value!r}; allowed are {', '.join(choices)}")
+    return str(value)
+
+
+def _given(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Keys and their values as fire reads them: ``--k v``, ``--k=v``, ``-k v``."""
+    for i, word in enumerate(words):
+        match = re.match(r"^--?([A-Za-z_][\w#:.-]*)(?:=(.*))?$", word, re.DOTALL)
+        if match:
+            follower = words[i + 1] if i + 1 < len(words) else None
+            yield match[1].replace("-", "_"), match[2] if match[2] is not None else follower
+
+
+def _top_level_ids(files: str) -> set[str]:
+    names = [part.strip().strip("'\"") for part in files.strip("[]() ").split(",")]
+    return set(ConfigParser.load_config_files([name for name in names if name]))
+
+
+def _check_key(key: str, known: set[str]) -> None:
+    top = re.split(r"#|::", key)[0]
+    if top not in known:
+        near = difflib.get_close_matches(top, sorted(known), 1, 0)
+        raise ValueError(f"unknown key --{key}; the nearest that exists is --{near[0]}")

@@ -1,0 +1,11 @@
+"""Generated thorax-abdomen CTs with labels, so that demo, tests and the small network's training need no patient data.
+
+A seed is a patient and a scan: the anatomy is drawn in millimetres (``anatomy``, ``organs``, ``trunk``), then seen
+through a scanner (``scan``), and written with a datalist and prompts to try (``files``). One seed always gives the
+same bytes.
+"""
+
+from .files import save_phantom
+from .scan import Phantom, make_phantom
+
+__all__ = ["Phantom", "make_phantom", "save_phantom"]
