@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from fire.parser import DefaultParseValue
 from monai.bundle import ConfigParser
 
 # what `python -m monai.bundle run` takes beside the ids of the config
@@ -115,7 +116,10 @@ def as_path(value: Any, name: str) -> Path | None:
         return None
     if isinstance(value, bool | dict | list | tuple) or not str(value).strip():
         raise ValueError(f"{name} is {value!r}; it takes one path")
-    return Path(str(value)).expanduser()
+    try:
+        return Path(str(value)).expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{name} is {value!r}, and there is no such user") from error
 
 
 def one_of(value: Any, allowed: Iterable[str], name: str) -> str:
@@ -139,8 +143,7 @@ def _given(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
 
 
 def _top_level_ids(files: str) -> set[str]:
-    names = [part.strip().strip("'\"") for part in files.strip("[]() ").split(",")]
-    return set(ConfigParser.load_config_files([name for name in names if name]))
+    return set(ConfigParser.load_config_files(DefaultParseValue(files)))
 
 
 def _check_key(key: str, known: set[str]) -> None:

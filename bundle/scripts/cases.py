@@ -8,6 +8,7 @@ import csv
 import glob
 import json
 import logging
+import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -45,7 +46,7 @@ def one_case(image: Any, prompts: Any, **given: Any) -> list[Case]:
         path = as_path(image, "image")
         if path is None:
             raise ValueError("image is missing; it takes a NIfTI or NRRD file or a folder with one DICOM series")
-        if not path.exists():
+        if not os.path.exists(path):  # pathlib's raises for a name that is too long
             raise ValueError(f"image: {path} does not exist")
         return _named([{"image": path, "document": _document(prompts, given)}])
 
@@ -68,7 +69,7 @@ def many_cases(image: Any, cases: Any, prompts: Any, **given: Any) -> list[Case]
         if (listed is None) == (pattern is None):
             raise ValueError("give either image (a folder or a pattern) or cases (a JSON or CSV list), and not both")
         if listed is not None:
-            if prompts is not None or any(v is not None for k, v in given.items() if k != "coordinates"):
+            if prompts is not None or _said(given):
                 raise ValueError("cases brings its own prompts; name none beside it")
             return _named(_read_list(listed))
         document = _document(prompts, given)
@@ -122,7 +123,7 @@ class CaseStream(IterableDataset):
         mistake = _mistake(error)
         if mistake is None:
             logger.error("case %s: unexpected error", name, exc_info=error)
-        sentence = " ".join(str(mistake or error).split())
+        sentence = " ".join(str(mistake or error).split()) or type(error).__name__
         self.failures[name] = sentence
         if len(self.cases) > 1:
             logger.error("case %s left out: %s", name, sentence)
@@ -142,11 +143,8 @@ class InferenceBatch:
         """Returns (image (1, 1, D, H, W), None, (), kwargs of the inferer)."""
         image = case["image"].unsqueeze(0).to(device, non_blocking=non_blocking)
         vectors = [None if name is None else self.text_encoder([name])[0].to(device) for name in case["names"]]
-        return image, None, (), {
-            "prompts": case["model_prompts"],
-            "text_vectors": vectors,
-            "report": case["report"],
-        }
+        kwargs = {"prompts": case["model_prompts"], "text_vectors": vectors, "report": case["report"]}
+        return image, None, (), kwargs
 
 
 def case_name(path: Path) -> str:
@@ -179,16 +177,23 @@ def _document(prompts: Any, given: Mapping[str, Any]) -> Any:
     path = as_path(prompts, "prompts")
     if path is None:
         return command_line_document(**given)
-    if any(value is not None for key, value in given.items() if key != "coordinates"):
-        raise ValueError("prompts names a file; text, points and box cannot be given beside it")
+    if _said(given):
+        raise ValueError(f"prompts names a file; {', '.join(_said(given))} cannot be given beside it")
     return _read_json(path, "prompts")
 
 
+def _said(given: Mapping[str, Any]) -> list[str]:
+    """Which prompt arguments differ from what the config holds where the user says nothing."""
+    return [k for k, v in given.items() if v is not None and (k, str(v).strip().lower()) != ("coordinates", "voxel")]
+
+
 def _images_of(pattern: Path) -> list[Path]:
-    if pattern.is_dir():
+    if os.path.isdir(pattern):
         inside = sorted(pattern.iterdir())
         files = [path for path in inside if path.is_file() and path.name.lower().endswith(SUFFIXES)]
         found = files + [path for path in inside if path.is_dir() and len(dicom_series(path)) > 0]
+    elif os.path.isfile(pattern):  # its name may hold the letters of a pattern
+        found = [pattern]
     else:
         found = [Path(path) for path in sorted(glob.glob(str(pattern), recursive=True))]
     if not found:
@@ -206,8 +211,9 @@ def _read_list(path: Path) -> list[Case]:
         if not isinstance(row, dict) or not isinstance(row.get("image"), str) or not row["image"].strip():
             entries.append({"image": f"entry_{number}", "fault": f"cases: entry {number} of {path} names no image"})
             continue
-        image = Path(row["image"]).expanduser()
-        image = image if image.exists() else path.parent / image if (path.parent / image).exists() else image
+        beside = path.parent / row["image"]
+        image = Path(os.path.expanduser(row["image"]))
+        image = beside if os.path.exists(beside) and not os.path.exists(image) else image
         entries.append({"image": image, "document": row.get("prompts"), "fault": row.get("fault")})
     return entries
 
@@ -233,7 +239,7 @@ def _row(row: dict[str, str]) -> dict[str, Any]:
             if cell:
                 given[key] = json.loads(cell) if cell.startswith("[") else cell
         return {"image": row["image"], "prompts": command_line_document(**given)}
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         return {"image": row["image"], "fault": f"cases: {error}"}
 
 
@@ -251,10 +257,7 @@ def _checked(case: Case) -> Case:
 
 
 def _mistake(error: BaseException | None) -> BaseException | None:
-    """The ValueError at the bottom of a chain of errors: MONAI wraps what its transforms raise."""
-    found = None
-    while error is not None:
-        if isinstance(error, ValueError):
-            found = error
+    """The first ValueError in a chain of errors: MONAI wraps what its transforms raise, and they what a library did."""
+    while error is not None and not isinstance(error, ValueError):
         error = error.__cause__
-    return found
+    return error

@@ -7,8 +7,10 @@ nothing may be missing, unexpected or misshapen.
 import hashlib
 import logging
 import os
+import pickle
 import re
-import tempfile
+import uuid
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,10 +63,9 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> CheckpointInfo:
     path = Path(path)
     content = _read(path)
     state = _to_our_names(_weights_of(content, path))
+    names = _text_names(content, path)
     _refuse_encoder_only(state, path)
     _load_strictly(network, state, path)
-    table = content.get("text_table") if isinstance(content, Mapping) else None
-    names = tuple(table["names"]) if isinstance(table, Mapping) and "names" in table else None
     return CheckpointInfo(str(path), _sha256(path), names)
 
 
@@ -110,17 +111,18 @@ def save_checkpoint(network: nn.Module, path: str | Path, text_names: tuple[str,
     content: dict[str, Any] = {"model": network.state_dict()}
     if text_names is not None:
         content["text_table"] = {"names": list(text_names)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    os.close(handle)
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # not tempfile's, which nobody else may read
     try:
         torch.save(content, temporary)
         os.replace(temporary, path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path) -> Any:
-    if not path.is_file():
+    if os.path.isdir(path):  # pathlib's raises for a name that is too long
+        raise ValueError(f"checkpoint: {path} is a folder; it takes a file")
+    if not os.path.isfile(path):
         raise ValueError(
             f"checkpoint: {path} does not exist; large_files.yml names where to download the released weights, and "
             "the overlay configs/small.json runs the small weights that come with the bundle"
@@ -130,7 +132,8 @@ def _read(path: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # about what is refused the next moment
+            return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # noqa: BLE001  whatever a broken or hostile file raises becomes one line
         raise ValueError(f"checkpoint: {path} cannot be loaded safely: {_reason(error)}") from error
 
@@ -140,7 +143,10 @@ def _reason(error: Exception) -> str:
     refused = re.search(r"(?:Unsupported global: GLOBAL|Unsupported class|GLOBAL) ([\w.]+)", text)
     if refused:
         return f"it asks for the global {refused.group(1)}, and only tensors are read (weights_only)"
-    return next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:200]
+    if isinstance(error, pickle.UnpicklingError | LookupError | EOFError):  # torch would advise to load it unsafely
+        return "it is damaged, or not a file of tensors"
+    line = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)
+    return line.partition(". ")[0][:200]
 
 
 def _weights_of(content: Any, path: Path) -> State:
@@ -150,10 +156,20 @@ def _weights_of(content: Any, path: Path) -> State:
             break
     if not isinstance(content, Mapping) or not content:
         raise ValueError(f"checkpoint: {path} holds no weights (a mapping of names to tensors)")
-    strangers = [str(k) for k, v in content.items() if not isinstance(v, torch.Tensor)]
+    strangers = [str(k) for k, v in content.items() if not isinstance(k, str) or not isinstance(v, torch.Tensor)]
     if strangers:
         raise ValueError(f"checkpoint: {path} holds no plain weights; not tensors: {_some(strangers)}")
     return dict(content)
+
+
+def _text_names(content: Any, path: Path) -> tuple[str, ...] | None:
+    table = content.get("text_table")
+    if table is None:
+        return None
+    names = table.get("names") if isinstance(table, Mapping) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"checkpoint: {path} has a text_table without a list of names")
+    return tuple(names)
 
 
 def _to_our_names(state: State) -> State:
@@ -201,7 +217,7 @@ def _tower_name(name: str) -> str:
 
 
 def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return ", ".join(" ".join(name.split()) for name in names[:4]) + (", ..." if len(names) > 4 else "")
 
 
 def _sha256(path: Path) -> str:

@@ -30,5 +30,5 @@ if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         fire.Fire(convert)
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         sys.exit(str(error))

@@ -83,7 +83,7 @@ class MaskDecoder(nn.Module):
 
 
 class SdpaAttention(Attention):
-    """MONAI's SAM attention computed by ``scaled_dot_product_attention``: same parameters, same numbers, less memory."""
+    """MONAI's SAM attention by ``scaled_dot_product_attention``: same parameters, same numbers, less memory."""
 
     def forward(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         """Attend ``q`` (N, Tq, C) to ``k`` and ``v`` (N, Tk, C); returns (N, Tq, C)."""
@@ -94,9 +94,12 @@ class SdpaAttention(Attention):
 
 
 def _use_sdpa(module: nn.Module) -> None:
+    """Exchange the attention layers. Keys start as queries, so that fresh weights already look where a prompt lies."""
     for name, child in module.named_children():
         if isinstance(child, Attention):
             rate = child.embedding_dim // child.internal_dim
-            setattr(module, name, SdpaAttention(child.embedding_dim, child.num_heads, rate))
+            attention = SdpaAttention(child.embedding_dim, child.num_heads, rate)
+            attention.k_proj.load_state_dict(attention.q_proj.state_dict())
+            setattr(module, name, attention)
         else:
             _use_sdpa(child)

@@ -43,6 +43,8 @@ def build_segvol(size: Size = "base", text_encoder: bool | None = None) -> "SegV
             decoder_mlp_dim=2048,
             iou_hidden=256,
             text_dim=512,
+            exchanged_axes=True,
+            fourier_scale=1.0,
         )
     elif size == "small":
         network = SegVol(
@@ -57,6 +59,8 @@ def build_segvol(size: Size = "base", text_encoder: bool | None = None) -> "SegV
             decoder_mlp_dim=256,
             iou_hidden=64,
             text_dim=256,
+            exchanged_axes=False,
+            fourier_scale=0.3,
         )
     else:
         raise ValueError(f"size is {size!r}; allowed are 'base' and 'small'")
@@ -80,6 +84,8 @@ class SegVol(nn.Module):
         decoder_mlp_dim: MLP size of the decoder.
         iou_hidden: hidden size of the decoder's unused quality head.
         text_dim: length of the text vectors that ``decode`` takes.
+        exchanged_axes: the released weights' positional encoding of prompts; see ``RandomFourierEncoding``.
+        fourier_scale: deviation of its frequencies, for fresh weights.
     """
 
     # torch.jit.script leaves the CLIP tower out: an exported network takes vectors
@@ -98,6 +104,8 @@ class SegVol(nn.Module):
         decoder_mlp_dim: int,
         iou_hidden: int,
         text_dim: int,
+        exchanged_axes: bool,
+        fourier_scale: float,
     ) -> None:
         super().__init__()
         d, h, w = (n // p for n, p in zip(window_size, patch_size, strict=True))
@@ -105,7 +113,7 @@ class SegVol(nn.Module):
         self.grid_size = (d, h, w)
         self.text_dim = text_dim
         self.image_encoder = _vit(window_size, patch_size, embed_dim, num_layers, num_heads, mlp_dim)
-        self.prompt_encoder = PromptEncoder(embed_dim, self.window_size, self.grid_size)
+        self.prompt_encoder = PromptEncoder(embed_dim, self.window_size, self.grid_size, exchanged_axes, fourier_scale)
         self.mask_decoder = MaskDecoder(
             embed_dim, self.grid_size, decoder_depth, decoder_heads, decoder_mlp_dim, iou_hidden
         )

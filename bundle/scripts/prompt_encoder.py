@@ -1,4 +1,4 @@
-"""Points, boxes and text vectors become prompt tokens: SAM's prompt encoder in three dimensions, as SegVol trained it."""
+"""Points, boxes and text vectors become prompt tokens: SAM's prompt encoder in 3D, as SegVol trained it."""
 
 import math
 
@@ -9,29 +9,34 @@ from torch import nn
 class RandomFourierEncoding(nn.Module):
     """Positional encoding by random spatial frequencies (Tancik et al. 2020, as in SAM).
 
-    SegVol's weights were trained with two axes exchanged: a prompt's first coordinate is divided by the size of
-    the second axis and the other way round, and the dense grid stacks (axis 1, axis 0, axis 2). For a window that is
-    not a cube the two differ from the ready-made encodings, and both belong to the released weights.
+    The released weights were trained with two axes exchanged: a prompt's first coordinate is divided by the size of
+    the second axis and the other way round, and the dense grid stacks (axis 1, axis 0, axis 2). In a window that is
+    not a cube a point's encoding then differs from that of the grid cell it lies in, which the released weights have
+    learned to live with. Without the exchange the two agree, and a network learns much sooner where a point lies.
 
     Args:
         features: number of frequencies; the encoding has twice as many channels.
+        exchanged: encode as the released weights need it.
+        scale: deviation of the frequencies, for fresh weights; low ones let near places look alike.
     """
 
-    def __init__(self, features: int) -> None:
+    def __init__(self, features: int, exchanged: bool, scale: float) -> None:
         super().__init__()
-        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(3, features))
+        self.order = (1, 0, 2) if exchanged else (0, 1, 2)
+        self.register_buffer("positional_encoding_gaussian_matrix", scale * torch.randn(3, features))
 
     def grid(self, size: tuple[int, int, int]) -> torch.Tensor:
         """Encode the cell centres of a grid of ``size`` (d, h, w); returns (1, 2 * features, d, h, w)."""
         device = self.positional_encoding_gaussian_matrix.device
         d, h, w = [(torch.arange(n, device=device, dtype=torch.float32) + 0.5) / n for n in size]
-        axis0, axis1, axis2 = torch.meshgrid(d, h, w, indexing="ij")
-        return self._encode(torch.stack([axis1, axis0, axis2], dim=-1)).permute(3, 0, 1, 2).unsqueeze(0)
+        axes = torch.meshgrid(d, h, w, indexing="ij")
+        stacked = torch.stack([axes[self.order[0]], axes[self.order[1]], axes[self.order[2]]], dim=-1)
+        return self._encode(stacked).permute(3, 0, 1, 2).unsqueeze(0)
 
     def forward(self, coordinates: torch.Tensor, size: tuple[int, int, int]) -> torch.Tensor:
         """Encode ``coordinates`` (..., 3), voxels in (d, h, w) of a window of ``size``; returns (..., 2 * features)."""
-        exchanged = torch.tensor([size[1], size[0], size[2]], device=coordinates.device, dtype=torch.float32)
-        return self._encode(coordinates.float() / exchanged)
+        divisor = [size[self.order[0]], size[self.order[1]], size[self.order[2]]]
+        return self._encode(coordinates.float() / torch.tensor(divisor, device=coordinates.device, dtype=torch.float32))
 
     def _encode(self, unit: torch.Tensor) -> torch.Tensor:
         angles = 2 * math.pi * ((2 * unit - 1) @ self.positional_encoding_gaussian_matrix)
@@ -45,14 +50,23 @@ class PromptEncoder(nn.Module):
         embed_dim: channels of every token.
         window_size: (d, h, w) of the window that prompts are voxels of.
         grid_size: (d, h, w) of the image embedding.
+        exchanged_axes: the released weights' positional encoding; see ``RandomFourierEncoding``.
+        fourier_scale: deviation of its frequencies.
     """
 
-    def __init__(self, embed_dim: int, window_size: tuple[int, int, int], grid_size: tuple[int, int, int]) -> None:
+    def __init__(
+        self,
+        embed_dim: int,
+        window_size: tuple[int, int, int],
+        grid_size: tuple[int, int, int],
+        exchanged_axes: bool,
+        fourier_scale: float,
+    ) -> None:
         super().__init__()
         self.embed_dim = embed_dim
         self.window_size = window_size
         self.grid_size = grid_size
-        self.pe_layer = RandomFourierEncoding(embed_dim // 2)
+        self.pe_layer = RandomFourierEncoding(embed_dim // 2, exchanged_axes, fourier_scale)
         # 0 negative point, 1 positive point, 2 and 3 the corners of a box
         self.point_embeddings = nn.ModuleList([nn.Embedding(1, embed_dim) for _ in range(4)])
         self.not_a_point_embed = nn.Embedding(1, embed_dim)

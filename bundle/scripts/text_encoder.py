@@ -66,11 +66,11 @@ class ClipText:
     def __call__(self, names: Sequence[str]) -> torch.Tensor:
         """Pooled CLIP vectors, (N, 512), of the names set into SegVol's sentence."""
         device = next(self.tower.parameters()).device
-        for name in [n for n in names if n not in self._vectors]:
+        for name in [n for n in dict.fromkeys(names) if n not in self._vectors]:
             sentence = TEMPLATE.replace("{}", name)  # not format(): a name may hold braces
             tokens = self._load_tokenizer()(sentence, return_tensors="pt", truncation=True, max_length=77).to(device)
             self._vectors[name] = self.tower(**tokens).pooler_output[0]
-        return torch.stack([self._vectors[n] for n in names]).to(device)
+        return torch.stack([self._vectors[n].to(device) for n in names])
 
     def state_dict(self) -> dict[str, list[str]]:
         """Nothing: the tower is part of the network's own state."""

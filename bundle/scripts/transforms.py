@@ -4,6 +4,8 @@ Each is a thin loop over a pure function. Orientation and foreground crop are MO
 """
 
 import logging
+import os
+import re
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from monai.config import KeysCollection
-from monai.data import MetaTensor
+from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
 from monai.transforms import LoadImage, MapTransform, Transform
 
 from .prompts import to_model_frame
@@ -34,7 +36,8 @@ def load_volume(path: str | Path) -> MetaTensor:
     path = Path(path)
     reader = _reader_for(path)
     try:
-        volume = LoadImage(reader=reader, image_only=True, ensure_channel_first=True, dtype=np.float32)(path)
+        # handed over in the call, the reader is the only one: LoadImage would else let others guess at a damaged file
+        volume = LoadImage(image_only=True, ensure_channel_first=True, dtype=np.float32)(path, reader)
     except Exception as error:  # noqa: BLE001  readers raise anything; a user needs one line
         raise ValueError(f"image: {path} cannot be read ({_first_line(error)})") from error
     return volume
@@ -48,11 +51,15 @@ def check_volume(volume: torch.Tensor, path: str | Path) -> None:
         path: named in the error.
 
     Raises:
-        ValueError: for a volume that is not 3D with one channel, holds NaN or infinity, or is constant.
+        ValueError: for a volume that is not 3D with one channel, has no usable affine, holds NaN or infinity, or is
+            constant.
     """
     if volume.ndim != 4 or volume.shape[0] != 1:
         shape = tuple(volume.shape[1:]) + (tuple(volume.shape[:1]) if volume.shape[0] != 1 else ())
         raise ValueError(f"image: {path} must be one 3D volume; it has {len(shape)} dimensions {shape}")
+    affine = np.asarray(getattr(volume, "affine", np.eye(4)), dtype=float)
+    if not np.isfinite(affine).all() or abs(np.linalg.det(affine)) < 1e-12:
+        raise ValueError(f"image: {path} does not say where its voxels lie (its affine is {affine[:3].tolist()})")
     if not torch.isfinite(volume).all():
         raise ValueError(f"image: {path} holds NaN or infinite voxels; only finite intensities can be segmented")
     if volume.min() == volume.max():
@@ -101,11 +108,18 @@ class NormalizeForegroundd(MapTransform):
     """SegVol's intensity normalisation on (1, D, H, W) volumes; see ``normalise_foreground``."""
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Normalise every key, keeping its geometry."""
+        """Normalise every key, keeping its geometry.
+
+        Raises:
+            ValueError: where the voxels above the mean are all alike, as in a mask; the crop would leave nothing.
+        """
         d = dict(data)
         for key in self.key_iterator(d):
             volume = d[key]
             values = normalise_foreground(volume.as_tensor() if isinstance(volume, MetaTensor) else volume)
+            if not values.any():
+                path = getattr(volume, "meta", {}).get("filename_or_obj", "")
+                raise ValueError(f"{key}: {path} holds one intensity above its mean, like a mask; it must be a CT")
             d[key] = MetaTensor(values).copy_meta_from(volume) if isinstance(volume, MetaTensor) else values
         return d
 
@@ -180,16 +194,16 @@ class PromptsToModelFramed(Transform):
             return None, f"target {prompt.name!r}: the text is ignored, its points and box are used; {error}"
 
 
-def _reader_for(path: Path) -> str:
-    if not path.exists():
+def _reader_for(path: Path) -> ImageReader:
+    if not os.path.exists(path):  # pathlib's raises for a name that is too long
         raise ValueError(f"image: {path} does not exist")
     if path.is_dir():
         _one_series(path)
-        return "ITKReader"
+        return ITKReader()
     if path.name.lower().endswith(NIFTI):
-        return "NibabelReader"
+        return NibabelReader()
     if path.suffix.lower() == ".nrrd":
-        return "ITKReader"
+        return ITKReader()
     raise ValueError(f"image: {path} is of no known kind; allowed are {', '.join(SUFFIXES)} or a DICOM series folder")
 
 
@@ -212,4 +226,5 @@ def dicom_series(folder: Path) -> Sequence[str]:
 
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [line for line in lines if not re.fullmatch(r"\S+:\d+:", line)]  # ITK begins with its own source file
     return (lines[0] if lines else type(error).__name__)[:160]

@@ -98,7 +98,8 @@ class PromptedViews(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One view: ``image`` (1, *roi), ``masks`` (K, 1, *roi), ``points``, ``point_labels``, ``boxes``, ``names``,
-        and ``draw``, a number for choices that concern a whole batch."""
+        and ``draw``, a number for choices that concern a whole batch.
+        """
         rng = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[int(rng.integers(len(self.cases)))]
         image, label = self._view(case, rng)
@@ -168,16 +169,22 @@ def collate_views(views: Sequence[dict[str, Any]]) -> dict[str, Any]:
 def prepare_cases(
     datalist: Sequence[dict[str, Any]], transform: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    """Run the deterministic transforms once and keep the results compactly in memory; a bad case is left out."""
+    """Run the deterministic transforms once and keep the results compactly in memory; a bad case is left out.
+
+    Raises:
+        ValueError: where no case is left.
+    """
     prepared = []
     for case in datalist:
         try:
             data = transform(dict(case))
         except (ValueError, RuntimeError) as error:
-            logger.warning("left out %s: %s", case["image"], str(error).splitlines()[0])
+            logger.warning("left out %s: %s", case["image"], " ".join(str(error.__cause__ or error).split()))
             continue
         image, label = (convert_to_tensor(data[key], track_meta=False) for key in ("image", "label"))
         prepared.append({"image": image.half(), "label": label, "labels": case["labels"]})
+    if not prepared:
+        raise ValueError(f"datalist: none of its {len(datalist)} cases can be used")
     return prepared
 
 
@@ -207,9 +214,15 @@ class _Case:
 def _cases_of(path: Path) -> list[dict[str, Any]]:
     if not path.is_file():
         raise ValueError(f"datalist: {path} does not exist")
-    content = json.loads(path.read_text())
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"datalist: {path} cannot be read as JSON ({error})") from error
     if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
         raise ValueError(f'datalist: {path} is not of the form {{"cases": [...]}}')
+    for number, case in enumerate(content["cases"], start=1):
+        if not isinstance(case, dict) or not {"image", "label", "labels"} <= case.keys():
+            raise ValueError(f"datalist: case {number} of {path} lacks image, label or labels")
     return [
         {**case, "image": str(path.parent / case["image"]), "label": str(path.parent / case["label"])}
         for case in content["cases"]

@@ -1,6 +1,7 @@
-"""BCE + Dice per decoded prompt, and which prompts count."""
+"""BCE + Dice per decoded prompt: which prompts count, and how much the rare foreground voxels weigh."""
 
 import torch
+from ignite.engine import Engine, Events
 from monai.losses import DiceLoss
 from torch import nn
 from torch.nn import functional as F
@@ -9,12 +10,27 @@ from torch.nn import functional as F
 class PromptLoss(nn.Module):
     """The published loss (paper section 2.5): BCE + Dice for each prompt combination, averaged over those that count.
 
-    Dice has +1 in the denominator and runs over one mask at a time.
+    Dice has +1 in the denominator and runs over one mask at a time. From fresh weights a network first learns to draw
+    nothing, and with few foreground voxels it stays there long; a BCE in which foreground and background weigh the
+    same leads out of it, and gives way to the published one over the first epochs.
+
+    Args:
+        balanced_epochs: epochs over which the balanced BCE fades out; 0 is the published loss throughout.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, balanced_epochs: int = 0) -> None:
         super().__init__()
+        self.balanced_epochs = balanced_epochs
+        self.balance = 1.0 if balanced_epochs else 0.0
         self.dice = DiceLoss(sigmoid=True, smooth_nr=0, smooth_dr=1, reduction="none")
+
+    def attach(self, engine: Engine) -> None:
+        """As a handler: follow the epochs."""
+        engine.add_event_handler(Events.EPOCH_STARTED, lambda e: self.set_epoch(e.state.epoch))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Set the share of the balanced BCE in ``epoch``, counted from 1."""
+        self.balance = max(0.0, 1 - (epoch - 1) / self.balanced_epochs) if self.balanced_epochs else 0.0
 
     def forward(self, logits: torch.Tensor, target: dict[str, torch.Tensor]) -> torch.Tensor:
         """Weighted mean over combinations and masks.
@@ -27,6 +43,15 @@ class PromptLoss(nn.Module):
         s, n = weights.shape
         flat = logits.flatten(0, 1).float()
         masks = target["masks"].float().repeat(s, 1, 1, 1, 1)
-        bce = F.binary_cross_entropy_with_logits(flat, masks, reduction="none").mean(dim=(1, 2, 3, 4))
-        losses = (bce + self.dice(flat, masks).reshape(-1)).reshape(s, n)
+        losses = (self._bce(flat, masks) + self.dice(flat, masks).reshape(-1)).reshape(s, n)
         return (losses * weights).sum() / weights.sum().clamp(min=1)
+
+    def _bce(self, logits: torch.Tensor, masks: torch.Tensor) -> torch.Tensor:
+        """BCE of each mask, (N,)."""
+        bce = F.binary_cross_entropy_with_logits(logits, masks, reduction="none").flatten(1)
+        if not self.balance:
+            return bce.mean(dim=1)
+        inside = masks.flatten(1)
+        outside = 1 - inside
+        halves = [(bce * part).sum(dim=1) / part.sum(dim=1).clamp(min=1) for part in (inside, outside)]
+        return self.balance * (halves[0] + halves[1]) / 2 + (1 - self.balance) * bce.mean(dim=1)

@@ -20,7 +20,8 @@ def plot_dice(scores: Iterable[tuple[str, str, float]], path: Path) -> None:
         path: the file.
     """
     scores = list(scores)
-    kinds, modes = ([*dict.fromkeys(score[i] for score in scores)] for i in (0, 1))
+    kinds = list(dict.fromkeys(kind for kind, _, _ in scores))
+    modes = list(dict.fromkeys(mode for _, mode, _ in scores))
     figure = Figure(figsize=(max(5.0, 1.2 + 0.75 * len(kinds) * max(len(modes), 2)), 4.5), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()

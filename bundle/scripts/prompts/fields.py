@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .prompt_geometry import Floats
+from .geometry import Floats
 
 MAX_POINTS = 1000
 MAX_COORDINATE = 1e6

@@ -4,110 +4,25 @@ Where a case is labelled completely, the names that it does not hold are asked f
 something answers those wrongly, and no Dice would tell.
 """
 
-import json
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from time import perf_counter
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from .arguments import as_flag, as_path, exit_on_error, one_of
-from .evaluation_cases import Entry, LabelledCase, absent_from, dice, load_case, name_cases, one_line, prompt_rng
-from .evaluation_report import Call, Outcome, Result, summarise, write_report
-from .prompts import PROMPT_KINDS, Prompt, PromptKind
-from .text_encoder import TextEncoder
+from ..arguments import exit_on_error, one_of
+from ..prompts import Prompt, PromptKind
+from ..text_encoder import TextEncoder
+from .cases import Entry, LabelledCase, absent_from, dice, load_case, names_of, one_line, prompt_rng
+from .report import Call, Outcome, Result, summarise, write_report
+from .settings import Settings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What the user chose, checked; see ``read_settings``."""
-
-    datalist: tuple[str, ...]
-    split: str | None
-    output_dir: Path
-    kinds: tuple[PromptKind, ...]
-    modes: tuple[str, ...]
-    seed: int
-    jitter: float
-    minimum_voxels: int
-    targets_per_call: int
-    labels_complete: bool
-    absent_names: tuple[str, ...] | None
-
-
-@exit_on_error()
-def read_settings(
-    datalist: Any,
-    output_dir: Any,
-    split: Any = None,
-    kinds: Any = PROMPT_KINDS,
-    modes: Any = "zoom",
-    seed: Any = 0,
-    jitter: Any = 0.0,
-    minimum_voxels: Any = 50,
-    targets_per_call: Any = 16,
-    labels_complete: Any = False,
-    absent_names: Any = None,
-) -> Settings:
-    """Check what came from the command line.
-
-    Args:
-        datalist: one file or a list of them, in the form that training takes.
-        output_dir: where the report goes.
-        split: only cases of this split; None takes all.
-        kinds: one or several of ``PROMPT_KINDS``.
-        modes: one or several modes of the inferer.
-        seed: of the prompts.
-        jitter: each side of a box moves in or out by up to this part of its length, in [0, 1).
-        minimum_voxels: smaller targets are skipped; in voxels of the stored grid.
-        targets_per_call: most targets that share one call of the inferer, which bounds the memory.
-        labels_complete: what the label of a case lacks is truly absent from its image; where only some cases are
-            like that, each says so with ``"complete": true`` in the datalist.
-        absent_names: names to ask for where they are absent; by default all names of the datalist.
-
-    Raises:
-        SystemExit: one line that names the argument and what is allowed.
-    """
-    paths = [as_path(path, "datalist") for path in (datalist if isinstance(datalist, list | tuple) else [datalist])]
-    output = as_path(output_dir, "output_dir")
-    if not paths or None in paths:
-        raise ValueError('datalist is missing; it takes a JSON file {"cases": [{"image", "label", "labels"}, ...]}')
-    if output is None:
-        raise ValueError("output_dir is missing; it takes a folder for the report")
-    return Settings(
-        datalist=tuple(map(str, paths)),
-        split=None if split is None else str(split),
-        output_dir=output,
-        kinds=tuple(cast(PromptKind, one_of(kind, PROMPT_KINDS, "kinds")) for kind in _words(kinds, "kinds")),
-        modes=_words(modes, "modes"),
-        seed=int(_number(seed, "seed", 0)),
-        jitter=_number(jitter, "jitter", 0, below=1),
-        minimum_voxels=int(_number(minimum_voxels, "minimum_voxels", 1)),
-        targets_per_call=int(_number(targets_per_call, "targets_per_call", 1)),
-        labels_complete=as_flag(labels_complete, "labels_complete"),
-        absent_names=None if absent_names is None else _words(absent_names, "absent_names"),
-    )
-
-
-@exit_on_error()
-def read_cases(read_datalist: Callable[..., list[Entry]], settings: Settings) -> list[Entry]:
-    """The entries of the datalist, named.
-
-    Raises:
-        SystemExit: one line, for a datalist that cannot be used.
-    """
-    try:
-        return name_cases(read_datalist(list(settings.datalist), settings.split))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"datalist: a case is not of the form image, label, labels ({one_line(error)})") from error
 
 
 @dataclass(frozen=True)
@@ -193,7 +108,7 @@ class Evaluation:
     @cached_property
     def texts(self) -> "Texts":
         """All names of the datalist, and those that the user adds."""
-        names = {str(name) for entry in self.cases for name in dict(entry.get("labels") or {}).values()}
+        names = {name for entry in self.cases for name in names_of(entry)}
         return Texts(self.text_encoder, sorted(names | set(self.settings.absent_names or ())))
 
     def _evaluate(self, entry: Entry) -> Outcome:
@@ -202,7 +117,6 @@ class Evaluation:
         targets = self._targets(case, outcome)
         for kind in self.settings.kinds:
             named = [target for target in targets if "text" not in kind or target.text is not None]
-            outcome.skipped["text unknown"] += len(targets) - len(named)
             self._ask(case, [self._draw(case, target, kind) for target in named], kind, outcome)
         if "text" in self.settings.kinds and case.complete:
             absent = [Question(name, 0, 0, name, Prompt(name, name)) for name in self._absent(case)]
@@ -211,11 +125,13 @@ class Evaluation:
 
     def _targets(self, case: LabelledCase, outcome: Outcome) -> list[Question]:
         """The labelled structures that are large enough, still without a prompt."""
+        asks_by_text = any("text" in kind for kind in self.settings.kinds)
         targets = []
         for value, name in case.labels.items():
             voxels = int(np.count_nonzero(case.mask(value)))
             if voxels >= self.settings.minimum_voxels:
                 text = self.texts.resolved.get(name)
+                outcome.skipped["text unknown"] += asks_by_text and text is None
                 targets.append(Question(text or name, value, voxels, text))
             elif voxels:
                 outcome.skipped["too small"] += 1
@@ -293,12 +209,6 @@ class Texts:
         return None if name is None else self._encoder([name])[0]
 
 
-def bundle_version(metadata: str | Path) -> str | None:
-    """The version that a bundle's metadata.json names; None without the file."""
-    path = Path(metadata)
-    return str(json.loads(path.read_text(encoding="utf-8"))["version"]) if path.is_file() else None
-
-
 def _result(
     case: LabelledCase, call: Call, question: Question, mask: np.ndarray, windows: int, message: str | None
 ) -> Result:
@@ -323,27 +233,3 @@ def _result(
         call_encoder_runs=call.encoder_runs,
         message=message,
     )
-
-
-def _words(value: Any, name: str) -> tuple[str, ...]:
-    """One word, several with commas, or a list, as the command line may hand them over; each once."""
-    listed = value.split(",") if isinstance(value, str) else value
-    if not isinstance(listed, list | tuple) or not listed:
-        raise ValueError(f"{name} is {value!r}; it takes one word or a list of at least one")
-    return tuple(dict.fromkeys(str(word).strip() for word in listed))
-
-
-def _number(value: Any, name: str, least: int, below: int | None = None) -> float:
-    """A whole number of at least ``least``, or any number from there to ``below``."""
-    kinds = (int,) if below is None else (int, float)
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, kinds)
-        or value < least
-        or (below is not None and value >= below)
-    ):
-        allowed = (
-            f"a whole number of at least {least}" if below is None else f"a number of at least {least}, below {below}"
-        )
-        raise ValueError(f"{name} is {value!r}; allowed is {allowed}")
-    return value

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from .evaluation_plot import plot_dice
+from .page import markdown
+from .plot import plot_dice
 
 DECIMALS = 4
 
@@ -158,12 +159,6 @@ def write_report(folder: Path, results: Sequence[Result], summary: Mapping[str, 
         raise ValueError(f"output_dir: {folder} cannot be written ({error.strerror})") from error
 
 
-def markdown(summary: Mapping[str, Any]) -> str:
-    """The summary as a page of Markdown tables."""
-    parts = [_head(summary), _overview(summary), _per_target(summary), _absent_table(summary), _left_out(summary)]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
 def statistics(values: Iterable[float]) -> dict[str, Any]:
     """Median, mean, sample standard deviation (None for a single value) and n of at least one value."""
     array = np.fromiter(values, dtype=np.float64)
@@ -228,69 +223,3 @@ def _write_csv(path: Path, results: Sequence[Result]) -> None:
         for result in results:
             row = asdict(result)
             writer.writerow({k: round(v, DECIMALS) if isinstance(v, float) else v for k, v in row.items()})
-
-
-def _head(summary: Mapping[str, Any]) -> str:
-    settings, cases, targets = summary["settings"], summary["cases"], summary["targets"]
-    split = "all splits" if settings.get("split") is None else f"split {settings['split']}"
-    lines = [
-        "# Evaluation",
-        "",
-        f"{cases['evaluated']} cases ({split}), {targets['evaluated']} targets, seed {settings.get('seed')}. "
-        f"Weights {Path(settings.get('checkpoint') or '-').name} (sha256 {str(settings.get('sha256'))[:12]}), "
-        f"on {settings.get('device')}.",
-    ]
-    return "\n".join(lines)
-
-
-def _overview(summary: Mapping[str, Any]) -> str:
-    rows = []
-    for mode, kinds in summary["dice"].items():
-        for kind, found in kinds.items():
-            cost = summary["cost_per_case"].get(mode, {}).get(kind)
-            seconds, runs = ("-", "-") if cost is None else (cost[k]["median"] for k in ("seconds", "encoder_runs"))
-            score = [_two(found[key]) for key in ("median", "mean", "standard_deviation")]
-            rows.append([mode, kind, found["n"], *score, found["empty"], _two(seconds), _two(runs)])
-    columns = ["mode", "kind", "n", "median Dice", "mean", "sd", "empty", "s per case", "encoder runs per case"]
-    return _table(columns, rows)
-
-
-def _per_target(summary: Mapping[str, Any]) -> str:
-    columns = [(mode, kind) for mode, kinds in summary["dice"].items() for kind in kinds]
-    rows = []
-    for name, modes in summary["dice_per_target"].items():
-        cells = [modes.get(mode, {}).get(kind) for mode, kind in columns]
-        most = max(cell["n"] for cell in cells if cell)
-        rows.append([name, most, *(_two(cell["median"]) if cell else "-" for cell in cells)])
-    several = len(summary["dice"]) > 1
-    heads = [f"{mode}: {kind}" if several else kind for mode, kind in columns]
-    return "## Median Dice per target\n\n" + _table(["target", "n", *heads], rows)
-
-
-def _absent_table(summary: Mapping[str, Any]) -> str:
-    rows = []
-    for mode, found in summary["absent_names"].items():
-        drawn = found["millilitres_drawn"]
-        rows.append(
-            [mode, found["prompts"], found["drew_a_mask"], _two(found["share"]), _two(drawn and drawn["median"])]
-        )
-    title = "## Names that are not in the image, asked for by text\n\n"
-    return title + _table(["mode", "prompts", "drew a mask", "share", "median ml drawn"], rows) if rows else ""
-
-
-def _left_out(summary: Mapping[str, Any]) -> str:
-    lines = [f"- case {case}: {reason}" for case, reason in summary["cases"]["failed"].items()]
-    lines += [f"- {count} skipped: {reason}" for reason, count in summary["targets"]["skipped"].items()]
-    lines += (
-        [f"- {len(summary['unknown_texts'])} names unknown to the text encoder"] if summary["unknown_texts"] else []
-    )
-    return "## Left out\n\n" + "\n".join(lines) if lines else ""
-
-
-def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    lines = [columns, ["---"] * len(columns), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
-
-
-def _two(value: Any) -> str:
-    return f"{value:.2f}" if isinstance(value, int | float) else "-"

@@ -4,7 +4,7 @@ Answers are scored on the whole stored grid (oriented, which changes no voxel), 
 crop: what the crop cut off counts as missed.
 """
 
-import logging
+import json
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +15,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from .cases import case_name
-from .prompts import Prompt, PromptKind, prompt_from_mask, to_model_frame
-
-logger = logging.getLogger(__name__)
+from ..arguments import exit_on_error
+from ..cases import case_name
+from ..prompts import Prompt, PromptKind, prompt_from_mask, to_model_frame
+from .settings import Settings
 
 Entry = dict[str, Any]
 
@@ -59,7 +59,7 @@ class LabelledCase:
         Returns:
             The prompt in voxels of the crop, None where nothing of it lies there, and what there is to say about it.
         """
-        drawn = prompt_from_mask(self.mask(value), name, kind, rng, jitter=jitter, spacing=self.spacing)
+        drawn = prompt_from_mask(self.mask(value), name, kind, rng, jitter=jitter, spacing=tuple(self.spacing))
         to_crop = np.eye(4)
         to_crop[:3, 3] = -self.start
         try:
@@ -71,6 +71,25 @@ class LabelledCase:
     def millilitres(self, voxels: int) -> float:
         """The volume of so many voxels."""
         return voxels * float(np.prod(self.spacing)) / 1000
+
+
+@exit_on_error()
+def read_cases(read_datalist: Callable[..., list[Entry]], settings: Settings) -> list[Entry]:
+    """The entries of the datalist, each with a name ``case``.
+
+    Args:
+        read_datalist: ``read_datalist(paths, split)``, the one that training uses.
+        settings: from ``read_settings``.
+
+    Raises:
+        SystemExit: one line, for a datalist that cannot be used.
+    """
+    try:
+        return name_cases(read_datalist(list(settings.datalist), settings.split))
+    except (json.JSONDecodeError, OSError) as error:
+        raise ValueError(f"datalist: {settings.datalist[0]} cannot be read as JSON ({one_line(error)})") from error
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"datalist: a case is not of the form image, label, labels ({one_line(error)})") from error
 
 
 def name_cases(entries: Sequence[Entry]) -> list[Entry]:
@@ -129,8 +148,8 @@ def dice(mask: NDArray[np.bool_], truth: NDArray[np.bool_], start: Sequence[int]
         start: (3,) first voxel of the crop in the whole grid.
     """
     seen = truth[tuple(slice(a, a + n) for a, n in zip(start, mask.shape, strict=True))]
-    overlap = np.count_nonzero(mask & seen)
-    return 2 * overlap / (np.count_nonzero(mask) + np.count_nonzero(truth))
+    overlap = int(np.count_nonzero(mask & seen))
+    return 2 * overlap / (int(np.count_nonzero(mask)) + int(np.count_nonzero(truth)))
 
 
 def prompt_rng(seed: int, case: str, value: int, kind: PromptKind) -> np.random.Generator:
@@ -148,9 +167,15 @@ def absent_from(known: Iterable[str | None], present: Iterable[str | None]) -> l
     return sorted({name for name in known if name is not None} - set(present))
 
 
+def names_of(entry: Entry) -> list[str]:
+    """The names of an entry's labels; none where it has no such thing, which ``load_case`` reports."""
+    labels = entry.get("labels")
+    return [str(name) for name in labels.values()] if isinstance(labels, dict) else []
+
+
 def one_line(error: BaseException) -> str:
-    """What the innermost error of a chain says (MONAI wraps what its transforms raise), in one line."""
-    while error.__cause__ is not None:
+    """What the first ValueError of a chain says, else the innermost error (MONAI wraps what its transforms raise)."""
+    while not isinstance(error, ValueError) and error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())[:300] or type(error).__name__
 

@@ -1,4 +1,4 @@
-"""The one parser of prompts at the border, and the door to the `Prompt` type.
+"""The one parser of prompts at the border.
 
 Command line, prompts.json, case lists and the Label app all bring their users' prompts here as one kind of plain
 document, so that a mistake gets the same one-line ValueError everywhere: the argument, what is allowed, what came.
@@ -17,7 +17,7 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .prompt_fields import (
+from .fields import (
     MAX_NAME,
     as_list,
     check_keys,
@@ -29,40 +29,16 @@ from .prompt_fields import (
     parse_text,
     refusal,
 )
-from .prompt_geometry import (
-    PROMPT_KINDS,
+from .geometry import (
     Floats,
     Prompt,
-    PromptKind,
-    box_of,
     clip_box,
-    in_window,
     inside,
     map_box,
     map_points,
     nearest_voxels,
-    prompt_from_mask,
-    rescale,
-    to_model_frame,
-    voxel_to_world,
     world_to_voxel_matrix,
 )
-
-__all__ = [
-    "PROMPT_KINDS",
-    "Coordinates",
-    "Prompt",
-    "PromptDocument",
-    "PromptKind",
-    "box_of",
-    "command_line_document",
-    "in_window",
-    "parse_document",
-    "prompt_from_mask",
-    "rescale",
-    "to_model_frame",
-    "voxel_to_world",
-]
 
 Coordinates = Literal["voxel", "ras", "lps"]
 

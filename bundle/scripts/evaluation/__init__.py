@@ -1,0 +1,1 @@
+"""Evaluation over a datalist: prompts drawn from labels, answered, measured, reported."""
