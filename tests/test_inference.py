@@ -87,8 +87,10 @@ def test_world_prompts_mean_the_same_voxels(scan, here, monkeypatch):
     corner, far = (nib.affines.apply_affine(affine, p) for p in ([30, 20, 8], [50, 45, 24]))
     lps = np.array([*corner, *far]) * [-1, -1, 1, -1, -1, 1]
     run_here(monkeypatch, *NAMES, image=scan, box="[30,20,8,50,45,24]", output_dir="voxel")
-    run_here(monkeypatch, *NAMES, image=scan, box=[*corner, *far], coordinates="ras", output_dir="ras")
-    run_here(monkeypatch, *NAMES, image=scan, box=list(lps), coordinates="lps", output_dir="lps")
+    run_here(
+        monkeypatch, *NAMES, image=scan, box=[*corner.tolist(), *far.tolist()], coordinates="ras", output_dir="ras"
+    )
+    run_here(monkeypatch, *NAMES, image=scan, box=lps.tolist(), coordinates="lps", output_dir="lps")
     masks = [nib.load(here / name / "ct" / "ct_seg.nii.gz").get_fdata() for name in ("voxel", "ras", "lps")]
     assert (masks[0] == masks[1]).all()
     assert (masks[0] == masks[2]).all()

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -47,7 +48,7 @@ def check_arguments(settings: Mapping[str, Any] | None = None) -> None:
     """Check what the user said before anything is built from it.
 
     Args:
-        settings: values of ``mode``, ``modes``, ``size`` and ``device``, those that the config has.
+        settings: values of ``mode``, ``modes``, ``size``, ``device`` and ``output_dir``, those that the config has.
 
     Raises:
         SystemExit: one line that names the argument and what is allowed.
@@ -57,6 +58,8 @@ def check_arguments(settings: Mapping[str, Any] | None = None) -> None:
         for name, value in (settings or {}).items():
             if name == "device":
                 check_device(value)
+            elif name == "output_dir":
+                check_output_dir(value)
             else:
                 for one in value if name == "modes" else [value]:
                     one_of(one, CHOICES[name], name)
@@ -92,6 +95,20 @@ def check_device(value: Any) -> None:
         torch.empty(0, device=torch.device(str(value)))
     except (RuntimeError, AssertionError) as error:
         raise ValueError(f"device is {value!r}, which cannot be used here; 'cpu' always works") from error
+
+
+def check_output_dir(value: Any) -> None:
+    """Refuse a folder that results cannot be written to; it is not made yet.
+
+    Raises:
+        ValueError: naming the folder.
+    """
+    folder = as_path(value, "output_dir")
+    if folder is None:
+        raise ValueError("output_dir is missing; it takes a folder for the results")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
+        raise ValueError(f"output_dir: {folder} cannot be written; {existing} is no folder that you may write to")
 
 
 def as_flag(value: Any, name: str) -> bool:

@@ -111,7 +111,8 @@ def save_checkpoint(network: nn.Module, path: str | Path, text_names: tuple[str,
     content: dict[str, Any] = {"model": network.state_dict()}
     if text_names is not None:
         content["text_table"] = {"names": list(text_names)}
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}.tmp")  # not tempfile's, which nobody else may read
+    # not tempfile's, which nobody else may read; torch writes all but the last suffix into the file
+    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
     try:
         torch.save(content, temporary)
         os.replace(temporary, path)

@@ -157,7 +157,12 @@ class SegVol(nn.Module):
 
         Returns:
             (N, 1, *window_size) logits; the mask is where they are above 0.
+
+        Raises:
+            ValueError: for points without labels or labels without points.
         """
+        if (points is None) != (point_labels is None):
+            raise ValueError("points and point_labels come together")
         n = embedding.shape[0]
         if points is not None:
             n = points.shape[0]

@@ -58,7 +58,13 @@ def add_to_datalist(out: Path, folders: Sequence[Path], split: str) -> None:
     for folder in folders:
         labels = json.loads((folder / "labels.json").read_text())
         image = f"{folder.name}/ct.nii.gz"
-        cases[image] = {"image": image, "label": f"{folder.name}/label.nii.gz", "labels": labels, "split": split}
+        cases[image] = {
+            "image": image,
+            "label": f"{folder.name}/label.nii.gz",
+            "labels": labels,
+            "split": split,
+            "complete": True,  # what the label lacks is absent from the image
+        }
     partial = path.with_suffix(".tmp")
     partial.write_text(json.dumps({"cases": [cases[key] for key in sorted(cases)]}, indent=1) + "\n")
     os.replace(partial, path)

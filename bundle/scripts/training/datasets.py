@@ -12,7 +12,9 @@ from ignite.engine import Engine, Events
 from monai.utils import convert_to_tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
+from tqdm import tqdm
 
+from ..arguments import exit_on_error
 from .sampling import sample_box, sample_points
 
 logger = logging.getLogger(__name__)
@@ -166,6 +168,20 @@ def collate_views(views: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
+@exit_on_error()
+def load_cases(
+    datalist: str | Path | Sequence[str | Path],
+    split: str | None,
+    transform: Callable[[dict[str, Any]], dict[str, Any]],
+) -> list[dict[str, Any]]:
+    """``read_datalist`` and ``prepare_cases`` as a step of a config.
+
+    Raises:
+        SystemExit: one line, for a datalist that cannot be used.
+    """
+    return prepare_cases(read_datalist(datalist, split), transform)
+
+
 def prepare_cases(
     datalist: Sequence[dict[str, Any]], transform: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
@@ -175,7 +191,7 @@ def prepare_cases(
         ValueError: where no case is left.
     """
     prepared = []
-    for case in datalist:
+    for case in tqdm(datalist, desc="load cases", unit="case"):
         try:
             data = transform(dict(case))
         except (ValueError, RuntimeError) as error:

@@ -17,6 +17,9 @@ def masks_of(combination: str | None, combinations: tuple[str, ...]) -> Callable
         counted = (weights > 0) & masks.flatten(1).any(dim=1)
         if combination is not None:
             counted = counted & torch.tensor([c == combination for c in combinations], device=masks.device)[:, None]
+        if not counted.any():  # a metric takes no empty batch, but skips a pair of empty masks
+            nothing = torch.zeros_like(masks[:1], dtype=torch.float32)
+            return nothing, nothing
         return (output["pred"] > 0)[counted].float(), masks.expand(len(combinations), *masks.shape)[counted].float()
 
     return transform
