@@ -72,6 +72,7 @@ def many_cases(image: Any, cases: Any, prompts: Any, **given: Any) -> list[Case]
             if prompts is not None or _said(given):
                 raise ValueError("cases brings its own prompts; name none beside it")
             return _named(_read_list(listed))
+        assert pattern is not None  # one of the two is given
         document = _document(prompts, given)
         return _named([{"image": path, "document": document} for path in _images_of(pattern)])
 
@@ -206,7 +207,7 @@ def _read_list(path: Path) -> list[Case]:
     rows = _read_csv(path) if path.suffix.lower() == ".csv" else _read_json(path, "cases")
     if not isinstance(rows, list) or not rows:
         raise ValueError(f'cases: {path} must be a list of {{"image", "prompts"}} with at least one entry')
-    entries = []
+    entries: list[Case] = []
     for number, row in enumerate(rows, start=1):
         if not isinstance(row, dict) or not isinstance(row.get("image"), str) or not row["image"].strip():
             entries.append({"image": f"entry_{number}", "fault": f"cases: entry {number} of {path} names no image"})

@@ -98,7 +98,7 @@ def load_image_encoder(network: nn.Module, path: str | Path) -> list[str]:
             encoder[match.group(1)] = value
         elif not match:
             skipped.append(name)
-    _load_strictly(network.image_encoder, encoder, path)
+    _load_strictly(network.get_submodule("image_encoder"), encoder, path)
     if skipped:
         logger.info("%s: skipped %d tensors outside the image encoder: %s", path.name, len(skipped), skipped[:4])
     return skipped

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 import torch
+from monai.networks.blocks.selfattention import SABlock
 from monai.networks.nets import ViT
 from torch import nn
 from torch.nn import functional as F
@@ -62,6 +63,7 @@ def build_segvol(size: Size = "base", text_encoder: bool | None = None) -> "SegV
             exchanged_axes=False,
             fourier_scale=0.3,
         )
+        nn.init.normal_(network.text_align.weight)  # its text vectors are one-hot: the columns are an embedding table
     else:
         raise ValueError(f"size is {size!r}; allowed are 'base' and 'small'")
     if size == "base" if text_encoder is None else text_encoder:
@@ -188,6 +190,8 @@ def _vit(
 ) -> ViT:
     vit = ViT(1, window_size, patch_size, embed_dim, mlp_dim, num_layers, num_heads, proj_type="perceptron")
     for block in vit.blocks:
-        block.attn.use_flash_attention = True  # ViT does not pass the flag on
+        attention = block.get_submodule("attn")
+        assert isinstance(attention, SABlock)
+        attention.use_flash_attention = True  # ViT does not pass the flag on
         block.norm_cross_attn = nn.Identity()  # never read; as parameters they would leave DDP waiting
     return vit

@@ -20,6 +20,8 @@ class RandomFourierEncoding(nn.Module):
         scale: deviation of the frequencies, for fresh weights; low ones let near places look alike.
     """
 
+    positional_encoding_gaussian_matrix: torch.Tensor
+
     def __init__(self, features: int, exchanged: bool, scale: float) -> None:
         super().__init__()
         self.order = (1, 0, 2) if exchanged else (0, 1, 2)
@@ -116,9 +118,12 @@ class PromptEncoder(nn.Module):
         labels = labels.unsqueeze(-1)
         tokens = self.pe_layer(points + 0.5, self.window_size)
         tokens = torch.where(labels == -1, self.not_a_point_embed.weight, tokens)
-        tokens = torch.where(labels == 0, tokens + self.point_embeddings[0].weight, tokens)
-        return torch.where(labels == 1, tokens + self.point_embeddings[1].weight, tokens)
+        # to mypy a ModuleList forgets the class of what it holds
+        tokens = torch.where(labels == 0, tokens + self.point_embeddings[0].weight, tokens)  # type: ignore[operator]
+        return torch.where(labels == 1, tokens + self.point_embeddings[1].weight, tokens)  # type: ignore[operator]
 
     def _box_tokens(self, boxes: torch.Tensor) -> torch.Tensor:
         corners = self.pe_layer(boxes.reshape(-1, 2, 3) + 0.5, self.window_size)
-        return corners + torch.cat([self.point_embeddings[2].weight, self.point_embeddings[3].weight])
+        # ModuleList as above
+        embeddings = [self.point_embeddings[2].weight, self.point_embeddings[3].weight]
+        return corners + torch.cat(embeddings)  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from .network import SegVol
 from .vocabulary import Vocabulary
 
 logger = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ class TextTable:
 
 
 def build_text_encoder(
-    network: nn.Module,
+    network: SegVol,
     vocabulary: Vocabulary,
     tokenizer: str | Path | None = None,
     names: Sequence[str] | None = None,
@@ -158,7 +159,8 @@ def load_tokenizer(folder: Path):  # noqa: ANN201  (a transformers tokenizer)
     Raises:
         ValueError: where the folder or its files are missing.
     """
-    from transformers import CLIPTokenizerFast
+    # its name in transformers 4, which 5 keeps as an alias made at run time
+    from transformers import CLIPTokenizerFast  # type: ignore[attr-defined]
 
     if not (folder / "tokenizer.json").is_file() and not (folder / "vocab.json").is_file():
         raise ValueError(

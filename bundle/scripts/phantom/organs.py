@@ -64,6 +64,7 @@ def paint_tumor(canvas: Canvas, patient: Patient) -> None:
         radii = rng.uniform(8, 26) * rng.uniform(0.8, 1.2, 3)
         contrast = rng.uniform(-55, -18) if rng.random() < 0.8 else rng.uniform(20, 40)
         block = canvas.block(centre - radii - 4, centre + radii + 4)
+        assert block is not None  # its centre is a voxel of the scan
         distance = ellipsoid(block.xyz, centre, radii.tolist()) + 1.2 * block.grain
         hu = patient.hu["liver"] + contrast * np.clip(0.7 - 0.06 * distance, 0.5, 1.2) + 6 * block.grain
         canvas.fill(block, (distance < 0) & (canvas.label[block.where] == ORGANS["liver"].value), hu, TUMOR)

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-Points = Sequence[Sequence[float]]
+Point = Sequence[float] | np.ndarray
+Points = Sequence[Point] | np.ndarray
+Radii = float | Sequence[float] | np.ndarray
 Coordinates = tuple[np.ndarray, np.ndarray, np.ndarray]
 FAT, AIR = -100.0, -1000.0
 
@@ -67,16 +69,17 @@ class Canvas:
         self.grain = grain(rng, shape)
         self.wall = self.dome = self.folds = self.hu
 
-    def block(self, lo: Sequence[float], hi: Sequence[float], pose: Pose | None = None) -> Block | None:
+    def block(self, lo: Point, hi: Point, pose: Pose | None = None) -> Block | None:
         """Cut out the box lo..hi (table mm), or None where the scan does not reach it."""
         box = np.array([lo, hi], np.float64)
         if pose is not None:
             slack = 0.12 * np.ptp(box, axis=0).max()
             box = (box - pose.centre) * pose.scale + pose.centre + pose.shift + [[-slack], [slack]]
-        where = tuple(
+        i, j, k = (
             slice(*np.searchsorted(a, [low - reach, high + reach]))
             for a, reach, low, high in zip(self.axes, self.reach, *box, strict=True)
         )
+        where = (i, j, k)
         if any(s.start >= s.stop for s in where):
             return None
         xyz = (self.x[where], self.y[where], self.z[where])
@@ -93,7 +96,7 @@ class Canvas:
     def stroke(
         self,
         points: Points,
-        radii: float | Sequence[float],
+        radii: Radii,
         hu: float | Callable[[Block, np.ndarray], np.ndarray],
         only: int | None = None,
         in_belly: bool = False,
@@ -107,8 +110,8 @@ class Canvas:
             only: paint inside this label alone, and leave it.
             in_belly: stay within the cavity, under the diaphragm.
         """
-        border = float(np.max(radii)) + 3
-        block = self.block(np.min(points, axis=0) - border, np.max(points, axis=0) + border)
+        course, border = np.asarray(points), float(np.max(radii)) + 3
+        block = self.block(course.min(axis=0) - border, course.max(axis=0) + border)
         if block is None:
             return
         distance = tube(block.xyz, points, radii)
@@ -138,7 +141,7 @@ def ellipsoid(xyz: Coordinates, centre: Sequence[float], radii: Sequence[float])
     return (r - 1) * float(np.prod(radii)) ** (1 / 3)
 
 
-def tube(xyz: Coordinates, points: Points, radii: float | Sequence[float]) -> np.ndarray:
+def tube(xyz: Coordinates, points: Points, radii: Radii) -> np.ndarray:
     """Distance to a smooth tube through the points, its radius running from point to point."""
     course = smooth_course(points, np.broadcast_to(radii, len(points)))
     distance = np.full(xyz[0].shape, np.inf, np.float32)

@@ -21,8 +21,8 @@ def make_canvas(patient: Patient, axes: Sequence[np.ndarray], rng: np.random.Gen
     warp = tilt(scaled, warp, draw.normal(0, 0.035, 3))
     canvas = Canvas(scaled, warp, rng)
     canvas.folds = spline_noise(draw, scaled, 26)
-    size = [np.interp(canvas.z, TRUNK[:, 0], TRUNK[:, column]).astype(np.float32) for column in (1, 2)]
-    canvas.wall = superellipse(canvas.x, canvas.y, *size, patient.squareness)
+    a, b = (np.interp(canvas.z, TRUNK[:, 0], TRUNK[:, column]).astype(np.float32) for column in (1, 2))
+    canvas.wall = superellipse(canvas.x, canvas.y, a, b, patient.squareness)
     canvas.dome = canvas.z - diaphragm(canvas.x, canvas.y) - patient.breath
     return canvas
 
@@ -50,6 +50,8 @@ def diaphragm(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 def paint_trunk(canvas: Canvas, patient: Patient) -> None:
     """Skin, fat, muscle wall and the cavity's fat."""
     everything = canvas.block((-999,) * 3, (999,) * 3)
+    if everything is None:
+        return
     x, y, z = everything.xyz
     a, b = (np.interp(z, TRUNK[:, 0], TRUNK[:, column]).astype(np.float32) for column in (3, 4))
     side, front, back = patient.fat.tolist()
@@ -135,8 +137,8 @@ def paint_bowel(canvas: Canvas, patient: Patient) -> None:
         filling = rng.choice([wall - 5, rng.uniform(5, 35), 250.0], p=[0.5, 0.45, 0.05])
         gas = rng.uniform(-3, 8) if rng.random() < 0.2 else 99.0
         canvas.stroke(at + steps, rng.uniform(8, 13), bowel(wall, filling, 3, 2.0, at[1] + gas), in_belly=True)
-    for course in COLON:
-        course = np.array(course) + rng.normal(0, 7, (len(course), 3))
+    for knots in COLON:
+        course = np.array(knots) + rng.normal(0, 7, (len(knots), 3))
         level = float(course[:, 1].mean()) + rng.uniform(-12, 18)
         stool = bowel(wall, rng.uniform(10, 60), 55, 2.5, level)
         canvas.stroke(course, rng.uniform(13, 22, len(course)), stool, in_belly=True)

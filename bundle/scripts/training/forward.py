@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..network import SegVol
+
 COMBINATIONS = ("point+text", "box+text", "text", "box", "point", "point+box")
 
 
@@ -22,10 +24,10 @@ class EncodeOnceDecodeMany(nn.Module):
         bfloat16: compute in bfloat16 where it is safe (autocast), on any device.
     """
 
-    def __init__(self, network: nn.Module, bfloat16: bool = False) -> None:
+    def __init__(self, network: SegVol, bfloat16: bool = False) -> None:
         super().__init__()
         self.network = network
-        self.bfloat16 = bfloat16
+        self.use_bfloat16 = bfloat16
 
     def forward(self, image: torch.Tensor, prompts: dict[str, torch.Tensor], combinations: Sequence[str]):
         """Decode every combination for every mask.
@@ -39,7 +41,7 @@ class EncodeOnceDecodeMany(nn.Module):
         Returns:
             (S, N, 1, d, h, w) logits, float32.
         """
-        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.bfloat16):
+        with torch.autocast(image.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             embedding = self.network.encode(image)
             logits = [self.network.decode(embedding, **_chosen(prompts, name)) for name in combinations]
         return torch.stack(logits).float()

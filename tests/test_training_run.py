@@ -1,0 +1,58 @@
+"""train.json end to end, for a few steps on small phantoms."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from commands import run_here
+from scripts.checkpoints import load_checkpoint
+from scripts.network import build_segvol
+from scripts.phantom import make_phantom, save_phantom
+from scripts.phantom.files import add_to_datalist
+
+QUICK = {
+    "size": "small",
+    "views_per_epoch": 4,
+    "batch_size": 2,
+    "targets_per_view": 1,
+    "validate_every": 1,
+    "validation_views": 2,
+    "warmup_epochs": 1,
+    "balanced_epochs": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def phantoms(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantoms")
+    for seed, split in ((1, "train"), (2, "validation")):
+        image, _ = save_phantom(make_phantom(seed, shape=(48, 48, 24)), folder / f"phantom_{seed:04d}")
+        add_to_datalist(folder, [image.parent], split)
+    return folder
+
+
+@pytest.mark.slow
+def test_training_writes_weights_that_inference_loads_and_goes_on_from_a_checkpoint(phantoms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run_here(monkeypatch, "train", dataset_dir=phantoms, epochs=1, tensorboard=True, **QUICK)
+    network = build_segvol("small")
+    info = load_checkpoint(network, tmp_path / "out" / "train" / "model.pt")
+    assert "liver" in info.text_names
+    assert list((tmp_path / "out" / "train").glob("events.out.tfevents.*"))
+    (saved,) = (tmp_path / "out" / "train").glob("checkpoint_epoch=1.pt")
+    run_here(monkeypatch, "train", dataset_dir=phantoms, epochs=2, resume=saved, output_dir="more", **QUICK)
+    later = torch.load(tmp_path / "more" / "checkpoint_epoch=2.pt", weights_only=True)
+    assert later["trainer"]["iteration"] == 4
+    before = network.state_dict()["mask_decoder.mask_tokens.weight"]
+    assert not torch.equal(before, later["model"]["mask_decoder.mask_tokens.weight"])
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"dataset_dir": "nowhere"}, "datalist: nowhere"), ({"size": "huge"}, "size is 'huge'"), ({"epoch": 3}, "--epochs")],
+)
+def test_a_mistake_gets_one_line(options, told, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match=told):
+        run_here(monkeypatch, "train", **{**QUICK, **options})
