@@ -226,3 +226,22 @@ def test_a_pickled_checkpoint_with_code_in_it_is_refused_and_not_run(scan, tmp_p
     assert done.returncode == 1
     assert "checkpoint" in done.stderr.strip().splitlines()[-1]
     assert not (tmp_path / "evil").exists()
+
+
+@pytest.mark.slow
+def test_a_released_file_runs_as_it_is_with_a_free_text(scan, here, monkeypatch, official_state, shared):
+    torch.save({"model": official_state("module."), "optimizer": {}, "epoch": 270}, here / "SegVol_v1.pth")
+    run_here(
+        monkeypatch,
+        "inference",
+        image=scan,
+        text="['left kidney','a very $trange {thing}']",
+        checkpoint="SegVol_v1.pth",
+        tokenizer=shared / "reference" / "clip_tokenizer",
+        mode="resize",
+    )
+    (here / "SegVol_v1.pth").unlink()
+    summary = summary_of(here / "out")
+    assert summary["model"]["size"] == "base"
+    assert summary["encoder_runs"] == 1
+    assert [t["name"] for t in summary["targets"]] == ["left kidney", "a very $trange {thing}"]
