@@ -48,6 +48,17 @@ def test_training_writes_weights_that_inference_loads_and_goes_on_from_a_checkpo
     assert not torch.equal(before, later["model"]["mask_decoder.mask_tokens.weight"])
 
 
+@pytest.mark.slow
+def test_training_starts_from_given_weights(phantoms, tmp_path, monkeypatch, bundle):
+    monkeypatch.chdir(tmp_path)
+    start = bundle / "models" / "small.pt"
+    still = {**QUICK, "learning_rate": 0.0, "weight_decay": 0.0}
+    run_here(monkeypatch, "train", dataset_dir=phantoms, epochs=1, checkpoint=start, **still)
+    trained = torch.load(tmp_path / "out" / "train" / "model.pt", weights_only=True)["model"]
+    given = torch.load(start, weights_only=True)["model"]
+    assert all(torch.equal(trained[name], value) for name, value in given.items())
+
+
 @pytest.mark.parametrize(
     ("options", "told"),
     [({"dataset_dir": "nowhere"}, "datalist: nowhere"), ({"size": "huge"}, "size is 'huge'"), ({"epoch": 3}, "--epochs")],
