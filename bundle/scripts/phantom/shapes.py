@@ -114,7 +114,7 @@ class Canvas:
         block = self.block(course.min(axis=0) - border, course.max(axis=0) + border)
         if block is None:
             return
-        distance = tube(block.xyz, points, radii)
+        distance = tube(block.xyz, course, radii)
         inside = distance < 0
         if only is not None:
             inside &= self.label[block.where] == only
