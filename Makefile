@@ -23,11 +23,11 @@ setup: .venv/.plain
 
 .venv/.plain: pyproject.toml | .venv/bin/python
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable .
+	$(PY) -m pip install --quiet .
 	@touch $@
 
 .venv/.dev: .venv/.plain
-	$(PY) -m pip install --quiet --editable ".[train,dev]"
+	$(PY) -m pip install --quiet ".[train,dev]"
 	@touch $@
 
 demo: setup
