@@ -61,7 +61,11 @@ def test_training_starts_from_given_weights(phantoms, tmp_path, monkeypatch, bun
 
 @pytest.mark.parametrize(
     ("options", "told"),
-    [({"dataset_dir": "nowhere"}, "datalist: nowhere"), ({"size": "huge"}, "size is 'huge'"), ({"epoch": 3}, "--epochs")],
+    [
+        ({"dataset_dir": "nowhere"}, "datalist: nowhere"),
+        ({"size": "huge"}, "size is 'huge'"),
+        ({"epoch": 3}, "--epochs"),
+    ],
 )
 def test_a_mistake_gets_one_line(options, told, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
