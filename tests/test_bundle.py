@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from commands import BUNDLE, configs
+from commands import BUNDLE
 from monai.bundle import ConfigParser, ckpt_export, download_large_files, verify_metadata, verify_net_in_out
 from monai.bundle.config_parser import ID_SEP_KEY
 
 METADATA = str(BUNDLE / "configs" / "metadata.json")
+INFERENCE = str(BUNDLE / "configs" / "inference.json")
 SMALL = ("inference", "small")
 
 
@@ -19,9 +20,7 @@ def test_the_metadata_fits_the_schema_of_the_zoo(shared: Path):
 
 @pytest.mark.slow
 def test_the_base_network_takes_and_gives_what_the_metadata_says():
-    verify_net_in_out(
-        "network_def", meta_file=METADATA, config_file=configs("inference"), bundle_root=str(BUNDLE), device="cpu"
-    )
+    verify_net_in_out("network_def", meta_file=METADATA, config_file=INFERENCE, bundle_root=str(BUNDLE), device="cpu")
 
 
 def test_the_small_network_takes_and_gives_its_own_window():
