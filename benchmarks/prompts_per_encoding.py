@@ -3,7 +3,7 @@
     python benchmarks/prompts_per_encoding.py REFERENCE_FOLDER [--threads 2] [--repeats 3]
 
 REFERENCE_FOLDER holds formula.py, checkpoint_keys.json and clip_tokenizer. Every row is timed in one run, on one volume
-of 80 x 560 x 540 voxels, and the median of the repeats is printed as a Markdown table.
+of 32 x 300 x 300 voxels, and the median of the repeats is printed as a Markdown table.
 """
 
 import argparse
@@ -29,7 +29,7 @@ from scripts.prompts import Prompt  # noqa: E402
 from scripts.text_encoder import ClipText  # noqa: E402
 from scripts.vocabulary import Vocabulary  # noqa: E402
 
-SHAPE = (80, 560, 540)
+SHAPE = (32, 300, 300)
 TEXTS = ("liver", "spleen", "left kidney", "right kidney", "aorta", "stomach", "pancreas", "heart", "trachea", "colon")
 
 
