@@ -450,3 +450,12 @@ def test_a_prompt_wholly_in_air_and_one_outside_the_image_are_refused(body: Path
         with pytest.raises(RuntimeError) as caught:
             placed(body, target)
         assert isinstance(caught.value.__cause__, ValueError) and says in str(caught.value.__cause__)
+
+
+def test_a_series_with_a_missing_slice_is_refused(shared: Path, tmp_path: Path):
+    for path in sorted((shared / "data" / "totalsegmentator" / "example_ct_dicom").iterdir())[:6]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert load_volume(tmp_path).shape == (1, 512, 512, 6)
+    sorted(tmp_path.iterdir())[3].unlink()
+    with pytest.raises(ValueError, match="2 to 4 mm apart; one is missing"):
+        load_volume(tmp_path)

@@ -208,20 +208,40 @@ def _reader_for(path: Path) -> ImageReader:
 
 
 def _one_series(folder: Path) -> None:
-    found = dicom_series(folder)
+    """Refuse a folder that is not one series of evenly spaced slices; ITK would stretch it over the gap."""
+    names = _series_in(folder)
+    found = names.GetSeriesUIDs()
     if len(found) != 1:
         raise ValueError(f"image: the folder {folder} holds {len(found)} DICOM series; it must hold exactly one")
+    gaps = np.diff(sorted(_slice_position(file) for file in names.GetFileNames(found[0])))
+    if len(gaps) and gaps.max() - gaps.min() > max(0.1, 0.05 * float(np.median(gaps))):
+        apart = f"{gaps.min():g} to {gaps.max():g} mm apart"
+        raise ValueError(f"image: the slices of {folder} lie {apart}; one is missing, or there twice")
 
 
 def dicom_series(folder: Path) -> Sequence[str]:
     """Identifiers of the DICOM series that lie directly in ``folder``, as ITKReader tells them apart."""
+    return _series_in(folder).GetSeriesUIDs()
+
+
+def _series_in(folder: Path) -> Any:
     import itk
 
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
     names.AddSeriesRestriction("0008|0021")
     names.SetDirectory(str(folder))
-    return names.GetSeriesUIDs()
+    return names
+
+
+def _slice_position(file: str) -> float:
+    """Where a slice lies along its normal, in mm."""
+    import itk
+
+    header = itk.GDCMImageIO.New()
+    header.SetFileName(file)
+    header.ReadImageInformation()
+    return float(np.dot([header.GetOrigin(axis) for axis in range(3)], header.GetDirection(2)))
 
 
 def _first_line(error: Exception) -> str:
