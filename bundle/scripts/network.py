@@ -14,6 +14,7 @@ from torch import nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel
 
+from .fresh_weights import start_image_encoder
 from .mask_decoder import MaskDecoder
 from .prompt_encoder import PromptEncoder
 
@@ -64,6 +65,7 @@ def build_segvol(size: Size = "base", text_encoder: bool | None = None) -> "SegV
             fourier_scale=0.3,
         )
         nn.init.normal_(network.text_align.weight)  # its text vectors are one-hot: the columns are an embedding table
+        start_image_encoder(network.image_encoder, network.patch_size, network.grid_size)
     else:
         raise ValueError(f"size is {size!r}; allowed are 'base' and 'small'")
     if size == "base" if text_encoder is None else text_encoder:
@@ -112,6 +114,7 @@ class SegVol(nn.Module):
         super().__init__()
         d, h, w = (n // p for n, p in zip(window_size, patch_size, strict=True))
         self.window_size = (int(window_size[0]), int(window_size[1]), int(window_size[2]))
+        self.patch_size = (int(patch_size[0]), int(patch_size[1]), int(patch_size[2]))
         self.grid_size = (d, h, w)
         self.text_dim = text_dim
         self.image_encoder = _vit(window_size, patch_size, embed_dim, num_layers, num_heads, mlp_dim)

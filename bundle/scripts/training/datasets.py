@@ -1,5 +1,6 @@
 """Labelled volumes become prompted views: the whole volume, a window, or something between (multi-size training)."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +16,8 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ..arguments import exit_on_error
+from ..text_encoder import TextTable
+from .dense import class_map
 from .sampling import sample_box, sample_points
 
 logger = logging.getLogger(__name__)
@@ -24,7 +27,7 @@ def read_datalist(path: str | Path | Sequence[str | Path], split: str | None = N
     """Cases of one or more datalists.
 
     A datalist is a JSON file ``{"cases": [{"image", "label", "labels": {"1": "liver"}, "split"}, ...]}``; paths in it
-    are relative to its folder.
+    are relative to its folder. ``"complete": true`` in a case says that what is not labelled in it is not there.
 
     Args:
         path: the file, or several.
@@ -59,6 +62,7 @@ class PromptedViews(Dataset):
         max_negative: negative points.
         intensity: largest random shift and scale of intensities, drawn in half of the views.
         minimum_voxels: a structure counts as present in a view from this size on.
+        table: names as rows, for dense supervision; None leaves ``classes`` out.
     """
 
     def __init__(
@@ -76,8 +80,10 @@ class PromptedViews(Dataset):
         max_negative: int = 5,
         intensity: float = 0.1,
         minimum_voxels: int = 20,
+        table: TextTable | None = None,
     ) -> None:
         self.cases = [_Case(case) for case in cases]
+        self.rows = None if table is None else _rows(table, self.cases)
         self.roi_size = tuple(int(n) for n in roi_size)
         self.length = length
         self.targets = targets
@@ -100,7 +106,7 @@ class PromptedViews(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One view: ``image`` (1, *roi), ``masks`` (K, 1, *roi), ``points``, ``point_labels``, ``boxes``, ``names``,
-        and ``draw``, a number for choices that concern a whole batch.
+        ``draw``, a number for choices that concern a whole batch, and with a table ``classes`` (``dense.class_map``).
         """
         rng = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[int(rng.integers(len(self.cases)))]
@@ -108,7 +114,7 @@ class PromptedViews(Dataset):
         chosen = self._choose(case, label.numpy(), rng)
         masks = np.stack([label.numpy() == value for value in chosen])
         drawn = [sample_points(mask, rng, *self.max_points) for mask in masks]
-        return {
+        view = {
             "image": self._augment(image, rng).unsqueeze(0),
             "masks": torch.from_numpy(masks).unsqueeze(1),
             "points": torch.from_numpy(np.stack([points for points, _ in drawn])),
@@ -117,6 +123,9 @@ class PromptedViews(Dataset):
             "names": [case.names[value] for value in chosen],
             "draw": int(rng.integers(2**31)),
         }
+        if self.rows is not None:
+            view["classes"] = class_map(label, case.names, self.rows, case.complete)
+        return view
 
     def _view(self, case: "_Case", rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """A sub-volume of the case, resized to the roi: image float32 and label, both (*roi)."""
@@ -163,6 +172,8 @@ def collate_views(views: Sequence[dict[str, Any]]) -> dict[str, Any]:
     batch: dict[str, Any] = {"image": torch.stack([v["image"] for v in views])}
     for key in ("masks", "points", "point_labels", "boxes"):
         batch[key] = torch.cat([v[key] for v in views])
+    if "classes" in views[0]:
+        batch["classes"] = torch.stack([v["classes"] for v in views])
     batch["draw"] = views[0]["draw"]
     batch["names"] = [name for v in views for name in v["names"]]
     return batch
@@ -198,7 +209,14 @@ def prepare_cases(
             logger.warning("left out %s: %s", case["image"], " ".join(str(error.__cause__ or error).split()))
             continue
         image, label = (convert_to_tensor(data[key], track_meta=False) for key in ("image", "label"))
-        prepared.append({"image": image.half(), "label": label, "labels": case["labels"]})
+        prepared.append(
+            {
+                "image": image.half(),
+                "label": label,
+                "labels": case["labels"],
+                "complete": case.get("complete", False),
+            }
+        )
     if not prepared:
         raise ValueError(f"datalist: none of its {len(datalist)} cases can be used")
     return prepared
@@ -212,6 +230,7 @@ class _Case:
         label = case["label"][0]
         self.label = label.to(torch.uint8 if label.max() < 256 else torch.int16)
         self.names = {int(v): str(name) for v, name in case["labels"].items()}
+        self.complete = bool(case.get("complete", False))
         array, rng = self.label.numpy(), np.random.default_rng(0)
         self._voxels = []
         for value in self.names:
@@ -225,6 +244,15 @@ class _Case:
         if not self._voxels:
             return np.array(self.image.shape) // 2
         return rng.choice(self._voxels[int(rng.integers(len(self._voxels)))])
+
+
+def _rows(table: TextTable, cases: Iterable[_Case]) -> dict[str, int]:
+    """The row of every name of the cases that the table knows."""
+    rows = {}
+    for name in {name for case in cases for name in case.names.values()}:
+        with contextlib.suppress(ValueError):
+            rows[name] = table.names.index(table.resolve(name))
+    return rows
 
 
 def _cases_of(path: Path) -> list[dict[str, Any]]:

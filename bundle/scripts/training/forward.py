@@ -22,14 +22,18 @@ class EncodeOnceDecodeMany(nn.Module):
     Args:
         network: the SegVol that is trained.
         bfloat16: compute in bfloat16 where it is safe (autocast), on any device.
+        dense_head: names the voxels from the same embedding, for dense supervision.
     """
 
-    def __init__(self, network: SegVol, bfloat16: bool = False) -> None:
+    def __init__(self, network: SegVol, bfloat16: bool = False, dense_head: nn.Module | None = None) -> None:
         super().__init__()
         self.network = network
         self.use_bfloat16 = bfloat16
+        self.dense_head = dense_head
 
-    def forward(self, image: torch.Tensor, prompts: dict[str, torch.Tensor], combinations: Sequence[str]):
+    def forward(
+        self, image: torch.Tensor, prompts: dict[str, torch.Tensor], combinations: Sequence[str]
+    ) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
         """Decode every combination for every mask.
 
         Args:
@@ -39,12 +43,15 @@ class EncodeOnceDecodeMany(nn.Module):
             combinations: names like ``point+text``.
 
         Returns:
-            (S, N, 1, d, h, w) logits, float32.
+            (S, N, 1, d, h, w) logits, float32; with a dense head also its logits (B, K, d/2, h/2, w/2).
         """
         with torch.autocast(image.device.type, torch.bfloat16, enabled=self.use_bfloat16):
             embedding = self.network.encode(image)
             logits = [self.network.decode(embedding, **_chosen(prompts, name)) for name in combinations]
-        return torch.stack(logits).float()
+            classes = None if self.dense_head is None else self.dense_head(embedding)
+        n = len(prompts["boxes"]) if "boxes" in prompts else len(image)
+        stacked = torch.stack(logits).float() if logits else image.new_zeros(0, n, 1, *image.shape[2:])
+        return stacked if classes is None else (stacked, classes.float())
 
 
 class PrepareBatch:
@@ -54,7 +61,7 @@ class PrepareBatch:
         text_encoder: name -> vector.
         combinations: the prompt combinations to choose from.
         per_step: how many of them a batch decodes, drawn with the batch's first view; None decodes all, as
-            Algorithm 1 does. Fewer make room for more views in the same time.
+            Algorithm 1 does. Fewer make room for more views in the same time; 0 leaves dense supervision alone.
     """
 
     def __init__(
@@ -72,6 +79,8 @@ class PrepareBatch:
         masks = batch["masks"].to(device, non_blocking=non_blocking)
         chosen = self._draw(int(batch["draw"]))
         target = {"masks": masks, "weights": _weights(chosen, masks, known.to(device))}
+        if "classes" in batch:
+            target["classes"] = batch["classes"].to(device, non_blocking=non_blocking)
         image = batch["image"].to(device, non_blocking=non_blocking)
         return image, target, (), {"prompts": prompts, "combinations": chosen}
 
@@ -102,7 +111,7 @@ def _weights(combinations: Sequence[str], masks: torch.Tensor, known: torch.Tens
     for combination in combinations:
         usable = known if "text" in combination else torch.ones_like(known)
         rows.append(usable if combination == "text" else usable & present)
-    return torch.stack(rows).float()
+    return torch.stack(rows).float() if rows else masks.new_zeros(0, len(masks), dtype=torch.float32)
 
 
 def _chosen(prompts: dict[str, torch.Tensor], combination: str) -> dict[str, torch.Tensor]:

@@ -6,6 +6,8 @@ from monai.losses import DiceLoss
 from torch import nn
 from torch.nn import functional as F
 
+from .dense import dense_loss
+
 
 class PromptLoss(nn.Module):
     """The published loss (paper section 2.5): BCE + Dice for each prompt combination, averaged over those that count.
@@ -16,10 +18,12 @@ class PromptLoss(nn.Module):
 
     Args:
         balanced_epochs: epochs over which the balanced BCE fades out; 0 is the published loss throughout.
+        dense_weight: share of dense supervision (``dense_loss``), where the forward call answers with a pair.
     """
 
-    def __init__(self, balanced_epochs: int = 0) -> None:
+    def __init__(self, balanced_epochs: int = 0, dense_weight: float = 0.0) -> None:
         super().__init__()
+        self.dense_weight = dense_weight
         self.balanced_epochs = balanced_epochs
         self.balance = 1.0 if balanced_epochs else 0.0
         self.dice = DiceLoss(sigmoid=True, smooth_nr=0, smooth_dr=1, reduction="none")
@@ -32,15 +36,24 @@ class PromptLoss(nn.Module):
         """Set the share of the balanced BCE in ``epoch``, counted from 1."""
         self.balance = max(0.0, 1 - (epoch - 1) / self.balanced_epochs) if self.balanced_epochs else 0.0
 
-    def forward(self, logits: torch.Tensor, target: dict[str, torch.Tensor]) -> torch.Tensor:
+    def forward(
+        self, logits: torch.Tensor | tuple[torch.Tensor, torch.Tensor], target: dict[str, torch.Tensor]
+    ) -> torch.Tensor:
         """Weighted mean over combinations and masks.
 
         Args:
-            logits: (S, N, 1, d, h, w): S prompt combinations for each of N masks.
-            target: ``masks`` (N, 1, d, h, w), and ``weights`` (S, N), 0 where a mask has no such prompt.
+            logits: (S, N, 1, d, h, w): S prompt combinations for each of N masks; or a pair with those of a dense
+                head.
+            target: ``masks`` (N, 1, d, h, w), ``weights`` (S, N), 0 where a mask has no such prompt, and ``classes``
+                for a dense head.
         """
+        if isinstance(logits, tuple):
+            prompted, named = logits
+            return self(prompted, target) + self.dense_weight * dense_loss(named, target["classes"])
         weights = target["weights"]
         s, n = weights.shape
+        if s == 0:
+            return logits.new_zeros(())
         flat = logits.flatten(0, 1).float()
         masks = target["masks"].float().repeat(s, 1, 1, 1, 1)
         losses = (self._bce(flat, masks) + self.dice(flat, masks).reshape(-1)).reshape(s, n)
