@@ -75,7 +75,8 @@ def test_zoom_draws_every_voxel_of_a_block_whatever_the_volume(shape):
     logits, _, report = run(image, LIVER)
     assert logits.shape == (1, 1, *shape)
     assert torch.equal(logits > 0, image > 0.5)
-    assert report["targets"] == [{"windows": report["decoder_runs"] - 1, "message": None}]
+    (told,) = report["targets"]
+    assert told["message"] is None and told["windows"] == len(told["starts"]) == report["decoder_runs"] - 1
 
 
 @pytest.mark.parametrize("mode", ["zoom", "sliding_window"])
@@ -131,7 +132,7 @@ def test_an_empty_zoom_out_view_is_a_result_with_a_message(mode):
     logits, network, report = run(image, LIVER, mode=mode)
     assert not (logits > 0).any()
     assert torch.equal(logits[0], F.interpolate(network.views[0] - 0.5, (20, 48, 40), mode="nearest-exact")[0])
-    assert report["targets"] == [{"windows": 0, "message": NOTHING_FOUND}]
+    assert report["targets"] == [{"windows": 0, "starts": [], "message": NOTHING_FOUND}]
     assert (report["encoder_runs"], report["decoder_runs"]) == (1, 1)
 
 
@@ -198,7 +199,8 @@ def test_without_a_users_box_a_window_gets_the_box_of_its_coarse_mask():
 def test_a_users_box_is_clipped_to_each_of_several_windows():
     image = volume((8, 16, 40), ((2, 5), (4, 9), (4, 34)))
     _, network, report = run(image, Prompt("bowel", box=box(1, 3, 6, 6.5, 12, 33.5)))
-    assert report["targets"] == [{"windows": 3, "message": None}]  # at 4, 12 and 20
+    (told,) = report["targets"]
+    assert told["message"] is None and [start[2] for start in told["starts"]] == [4, 12, 20]
     assert network.boxes() == [[1, 3, 2, 6.5, 12, 15], [1, 3, 0, 6.5, 12, 15], [1, 3, 0, 6.5, 12, 13.5]]
 
 
@@ -207,14 +209,15 @@ def test_a_users_box_says_which_of_two_like_things_is_meant():
     logits, _, report = run(image, Prompt("left", box=box(0, 0, 0, 7, 15, 15)))
     assert torch.equal((logits > 0)[..., :16], (image > 0.5)[..., :16])
     assert (logits[..., 16:] == BACKGROUND).all()
-    assert report["targets"] == [{"windows": 1, "message": None}]
+    (told,) = report["targets"]
+    assert told["windows"] == 1 and told["message"] is None
 
 
 def test_a_box_off_everything_that_was_found_keeps_what_was_found_and_says_so():
     image = volume((8, 16, 64), ((2, 5), (4, 9), (40, 60)))
     logits, _, report = run(image, Prompt("left", box=box(0, 0, 0, 7, 15, 15)))
     assert (logits > 0).any()
-    assert report["targets"] == [{"windows": 0, "message": OUTSIDE_BOX}]
+    assert report["targets"] == [{"windows": 0, "starts": [], "message": OUTSIDE_BOX}]
 
 
 @pytest.mark.parametrize("mode", ["zoom", "published", "resize"])
@@ -278,7 +281,7 @@ def test_resize_is_the_zoom_out_view_alone():
     assert torch.equal(network.views[0], view)
     assert torch.equal(logits, F.interpolate(view - 0.5, (20, 48, 40), mode="nearest-exact"))
     assert (report["encoder_runs"], report["decoder_runs"]) == (1, 1)
-    assert report["targets"] == [{"windows": 0, "message": None}]
+    assert report["targets"] == [{"windows": 0, "starts": [], "message": None}]
 
 
 def test_a_sliding_window_takes_a_text_everywhere():
@@ -300,7 +303,7 @@ def test_a_sliding_window_takes_a_text_everywhere():
 def test_a_sliding_window_takes_other_prompts_only_where_they_lie(prompt, windows):
     image = volume((8, 16, 40), ((0, 7), (0, 15), (0, 39)))
     logits, network, report = run(image, prompt, mode="sliding_window")
-    assert report["targets"] == [{"windows": windows, "message": None}]
+    assert (report["targets"][0]["windows"], report["targets"][0]["message"]) == (windows, None)
     assert report["encoder_runs"] == len(network.views) == windows
     assert (logits == BACKGROUND).any()
     assert (logits > 0).any()
@@ -309,7 +312,7 @@ def test_a_sliding_window_takes_other_prompts_only_where_they_lie(prompt, window
 def test_a_sliding_window_says_when_a_prompt_lies_nowhere():
     logits, _, report = run(volume((8, 16, 40)), Prompt("box", box=box(0, 0, 90, 7, 15, 99)), mode="sliding_window")
     assert (logits == BACKGROUND).all()
-    assert report["targets"] == [{"windows": 0, "message": OUTSIDE_VOLUME}]
+    assert report["targets"] == [{"windows": 0, "starts": [], "message": OUTSIDE_VOLUME}]
 
 
 def test_a_metatensor_gives_a_plain_float_tensor_and_no_gradient():

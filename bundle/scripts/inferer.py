@@ -17,8 +17,18 @@ from monai.inferers import Inferer
 from monai.utils import convert_to_tensor
 from torch.nn import functional as F
 
-from .plans import Plan, plan_published, plan_resize, plan_sliding_window, plan_zoom, published_zoom_out_prompt
+from .plans import (
+    Plan,
+    Refinement,
+    plan_published,
+    plan_refine,
+    plan_resize,
+    plan_sliding_window,
+    plan_zoom,
+    published_zoom_out_prompt,
+)
 from .prompts import Prompt, rescale
+from .refine import mend
 from .windows import CoarseView, Resize, Triple, Window, slices, whole
 
 logger = logging.getLogger(__name__)
@@ -64,6 +74,7 @@ class ZoomOutZoomInInferer(Inferer):
         text_vectors: Sequence[torch.Tensor | None],
         encode: Encode | None = None,
         report: dict[str, Any] | None = None,
+        refine: Sequence[dict[str, Any]] | None = None,
     ) -> torch.Tensor:
         """Logits of every target.
 
@@ -75,7 +86,9 @@ class ZoomOutZoomInInferer(Inferer):
             encode: ``encode(window, start)`` in place of the network's own, for a memory that outlives the call:
                 ``start`` is the window's place in the volume, None for the zoom-out view.
             report: receives ``encoder_runs`` and ``decoder_runs`` (calls), ``seconds`` for both, and for each of
-                ``targets`` its number of ``windows`` and a ``message`` or None.
+                ``targets`` its number of ``windows``, where they begin (``starts``) and a ``message`` or None.
+            refine: per target the fields of a ``Refinement``, the last mask, to be mended around new clicks instead of
+                a segmentation from scratch; see ``refine.mend``.
 
         Returns:
             (1, targets, D, H, W) float32 logits; a mask is where they are above 0.
@@ -87,15 +100,29 @@ class ZoomOutZoomInInferer(Inferer):
         _check(image, prompts, text_vectors)
         halves = _Halves(network, encode)
         logits = image.new_full((1, len(prompts), *image.shape[2:]), BACKGROUND)
-        if self.mode == "sliding_window":
+        last = None if refine is None else [Refinement(**fields) for fields in refine]
+        if last is not None:
+            plans = self._plan_refinements(image, prompts, last)
+        elif self.mode == "sliding_window":
             plans = self._plan_without_coarse(image, prompts, text_vectors)
         else:
             plans = self._zoom_out(image, halves, prompts, text_vectors, logits[0])
         self._zoom_in(image, halves, plans, text_vectors, logits[0])
+        if last is not None:
+            for result, refinement, prompt, plan in zip(logits[0], last, prompts, plans, strict=True):
+                mend(result, refinement, prompt, plan)
         if report is not None:
             halves.write(report)
-            report["targets"] = [{"windows": len(plan.steps), "message": plan.message} for plan in plans]
+            report["targets"] = [_told(plan) for plan in plans]
         return logits
+
+    def _plan_refinements(
+        self, image: torch.Tensor, prompts: Sequence[Prompt], last: Sequence[Refinement]
+    ) -> list[Plan]:
+        return [
+            plan_refine(prompt, refinement, image.shape[2:], self.roi_size, self.overlap)
+            for prompt, refinement in zip(prompts, last, strict=True)
+        ]
 
     def _plan_without_coarse(
         self, image: torch.Tensor, prompts: Sequence[Prompt], text_vectors: Sequence[torch.Tensor | None]
@@ -218,6 +245,12 @@ def _as_tensors(prompt: Prompt, vector: torch.Tensor | None, device: torch.devic
         "boxes": None if prompt.box is None else tensor(prompt.box, 6),
         "text": None if vector is None else vector.to(device=device, dtype=torch.float32).reshape(1, -1),
     }
+
+
+def _told(plan: Plan) -> dict[str, Any]:
+    """What a report says of a target."""
+    starts = [window.start for window, _ in plan.steps]
+    return {"windows": len(plan.steps), "starts": starts, "message": plan.message}
 
 
 def _by_window(plans: Sequence[Plan]) -> dict[Window, list[tuple[int, Prompt]]]:

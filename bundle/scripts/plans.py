@@ -11,7 +11,7 @@ from itertools import product
 import numpy as np
 import torch
 
-from .prompts import Prompt, in_window, rescale
+from .prompts import Prompt, box_of, in_window, rescale
 from .windows import (
     CoarseView,
     Triple,
@@ -30,6 +30,21 @@ from .windows import (
 NOTHING_FOUND = "nothing found in the zoom-out view; the mask is empty"
 OUTSIDE_BOX = "the zoom-out view found nothing inside the box; what it found elsewhere is kept"
 OUTSIDE_VOLUME = "no prompt lies inside the volume; the mask is empty"
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a target looked like before new clicks.
+
+    Args:
+        mask: (D, H, W) bool, in the volume's voxels.
+        fresh: (points,) bool: which of the prompt's points are new.
+        starts: where the windows that drew the mask begin.
+    """
+
+    mask: np.ndarray
+    fresh: np.ndarray
+    starts: Sequence[Triple] = ()
 
 
 @dataclass(frozen=True)
@@ -100,6 +115,28 @@ def plan_sliding_window(prompt: Prompt, has_text: bool, shape: Sequence[int], si
     return Plan(steps, message=None if steps else OUTSIDE_VOLUME)
 
 
+def plan_refine(prompt: Prompt, last: Refinement, shape: Sequence[int], size: Triple, overlap: float) -> Plan:
+    """Windows that hold a new click, those that drew the last mask first; the others keep what they said.
+
+    A window's box is the user's, or else what the last mask and the positive clicks span there.
+
+    Args:
+        prompt: the target in voxels of the volume, old and new points.
+        last: the mask to mend.
+        shape: (D, H, W) of the volume.
+        size: (d, h, w) of a window.
+        overlap: least share of a window that its neighbour shows too.
+    """
+    volume = whole(shape)
+    clicks = np.rint(prompt.points[last.fresh]).astype(int)
+    windows = [Window.at(start, size, volume) for start in last.starts]
+    missed = [click for click in clicks if not any(_holds(window, click) for window in windows)]
+    windows += [window for click in missed for window in _windows_at(click, shape, size, overlap)]
+    touched = [w for w in dict.fromkeys(windows) if any(_holds(w, click) for click in clicks)]
+    steps = [(window, _refined(prompt, last.mask, window, size)) for window in touched]
+    return Plan([(window, local) for window, local in steps if local.box is not None])
+
+
 def plan_published(prompt: Prompt, coarse: CoarseView, shape: Sequence[int], size: Triple, overlap: float) -> Plan:
     """The released zoom-in: a sliding window over the ROI, which sees nothing but the ROI.
 
@@ -152,6 +189,30 @@ def _zoomed(
     if mask is None or (prompt.box is not None and local.box is None):
         return None
     return local if prompt.box is not None else replace(local, box=(mask - window.start).astype(float))
+
+
+def _holds(window: Window, voxel: np.ndarray) -> bool:
+    return bool((window.first <= voxel).all() and (voxel <= window.last).all())
+
+
+def _windows_at(click: np.ndarray, shape: Sequence[int], size: Triple, overlap: float) -> list[Window]:
+    """The window with a click in its middle, as far as the volume and the grid of recurring windows let it."""
+    axes = zip(click.tolist(), size, shape, strict=True)
+    starts = product(*(axis_starts(voxel, voxel, window, n, overlap) for voxel, window, n in axes))
+    return [Window.at(start, size, whole(shape)) for start in starts]
+
+
+def _refined(prompt: Prompt, mask: np.ndarray, window: Window, size: Triple) -> Prompt:
+    """The prompt in a window of a mask that is mended."""
+    local = in_window(prompt, window.start, size)
+    if local.box is not None:
+        return local
+    corners = [local.points[local.point_labels == 1]]
+    found = box_of(mask[window.in_volume])
+    if found is not None:
+        corners.append(found + window.first - window.start)
+    spanned = np.concatenate(corners)
+    return replace(local, box=np.array([spanned.min(axis=0), spanned.max(axis=0)]) if len(spanned) else None)
 
 
 def _roi_starts(lo: int, hi: int, window: int, overlap: float) -> list[int]:

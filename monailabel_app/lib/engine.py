@@ -1,0 +1,279 @@
+"""One engine for all tasks and users: one network, one memory, no state of any user.
+
+path -> content identity -> prepared volume (kept) -> prompts into its frame -> inferer, whose encodings are kept
+-> masks on the stored grid
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from .bundle import Bundle, first_line
+from .identity import Identities
+from .memory import Memory
+
+logger = logging.getLogger(__name__)
+
+Start = tuple[int, int, int] | None
+
+
+class UserMistake(ValueError):
+    """What the user can mend, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """What came out for one image.
+
+    Args:
+        label: (i, j, k) uint8 in the stored grid, t + 1 where target t has the voxel.
+        affine: (4, 4) from stored voxels to RAS mm.
+        model_label: (D, H, W), the same in the model's frame.
+        model_points: per target (P, 3) points in the model's frame.
+        starts: per target where its windows begin.
+        messages: what the user should know.
+        latencies: seconds per stage, and what was found in the memory.
+    """
+
+    label: np.ndarray
+    affine: np.ndarray
+    model_label: np.ndarray
+    model_points: list[np.ndarray]
+    starts: list[list[Start]]
+    messages: list[str]
+    latencies: dict[str, float]
+
+
+class Engine:
+    """Segments images by prompts.
+
+    Args:
+        bundle: where network and transforms come from.
+        memory: shared by all that is kept.
+        device: where the network runs.
+    """
+
+    def __init__(self, bundle: Bundle, memory: Memory, device: str = "cpu") -> None:
+        self.bundle = bundle
+        self.memory = memory
+        self.device = torch.device(device)
+        self._identities = Identities()
+        self._device_lock = threading.Lock()
+
+    def weights(self) -> dict[str, str]:
+        """Which weights draw the masks: ``name``, ``size`` and ``sha256``; loads them at the first call."""
+        info = self.bundle.part("weights")
+        return {"name": Path(info.path).name, "size": self.bundle.size, "sha256": info.sha256}
+
+    def identity(self, path: Path) -> str:
+        """What the content of an image is known by.
+
+        Raises:
+            UserMistake: where it cannot be read.
+        """
+        return _telling(self._identities.of, path)
+
+    def segment(
+        self,
+        path: Path,
+        document: Mapping[str, Any],
+        mode: str | None = None,
+        refine: Callable[[list[np.ndarray]], Sequence[dict[str, Any]]] | None = None,
+    ) -> Segmentation:
+        """Draw every target of a document.
+
+        Args:
+            path: NIfTI, NRRD or a folder with one DICOM series.
+            document: the bundle's prompt document.
+            mode: of the inferer; None for the bundle's own.
+            refine: given the points of every target in the model's frame, the last masks to mend (the inferer's
+                ``refine``); None segments anew.
+
+        Raises:
+            UserMistake: one sentence, for an image or a prompt that cannot be used.
+        """
+        clock = _Clock()
+        parsed = _telling(self.bundle.part("prompt_parser"), dict(document))
+        identity = self.identity(path)
+        volume = self._volume(path, identity, clock)
+        case = _telling(self.bundle.part("prompts_to_model_frame"), {"image": volume, "document": parsed})
+        points = [np.asarray(prompt.points) for prompt in case["model_prompts"]]
+        report: dict[str, Any] = {"seconds": {}}
+        inputs, _, _, kwargs = self.bundle.part("prepare_batch")({**case, "report": report}, self.device)
+        last = None if refine is None else refine(points)
+        logits = self._infer(inputs, mode, {**kwargs, "refine": last}, identity, clock)
+        with clock("restore"):
+            resolved = self.bundle.part("resolve_targets")({"pred": logits, "image": volume})
+            model_label = _array(resolved["label"])[0]
+            label = self._stored(resolved["label"], volume)
+        return Segmentation(
+            label=label,
+            affine=_stored_affine(volume),
+            model_label=model_label,
+            model_points=points,
+            starts=[told["starts"] for told in report["targets"]],
+            messages=[*case["messages"], *_messages(case, report)],
+            latencies=clock.told(report["seconds"]),
+        )
+
+    def restore(self, path: Path, model_label: np.ndarray) -> Segmentation:
+        """A label map (D, H, W) of the model's frame, drawn before, on the stored grid again.
+
+        Raises:
+            UserMistake: for an image that cannot be used.
+        """
+        clock = _Clock()
+        volume = self._volume(path, self.identity(path), clock)
+        with clock("restore"):
+            like = volume.new_empty((1, *model_label.shape)).copy_(torch.from_numpy(model_label)).to(torch.uint8)
+            label = self._stored(like, volume)
+        return Segmentation(label, _stored_affine(volume), model_label, [], [], [], clock.told({}))
+
+    def _stored(self, label: Any, volume: Any) -> np.ndarray:
+        """(1, D, H, W) with the volume's meta data -> (i, j, k)."""
+        inverted = self.bundle.part("to_stored_grid")({"label": label, "image": volume})
+        return _array(inverted["label"])[0]
+
+    def encode_ahead(self, path: Path) -> None:
+        """Prepare an image and encode its zoom-out view, so that the first click finds both."""
+        identity = self.identity(path)
+        volume = self._volume(path, identity, _Clock())
+        roi_size = self.bundle.part("inferer").roi_size
+        image = torch.as_tensor(volume.as_tensor(), dtype=torch.float32)[None].to(self.device)
+        view = torch.nn.functional.interpolate(image, size=roi_size, mode="nearest-exact")
+        with torch.no_grad():
+            self._encode(self._network(), identity, _Clock())(view, None)
+
+    def _volume(self, path: Path, identity: str, clock: "_Clock") -> Any:
+        """The prepared volume; nobody may change it."""
+
+        def make() -> Any:
+            first, *rest = self.bundle.part("image_preprocessing").transforms
+            with clock("load"):
+                data = _telling(first, {"image": str(path)})
+            with clock("preprocess"):
+                for step in rest:
+                    data = _telling(step, data)
+            return data["image"]
+
+        volume, found = self.memory.get(("volume", identity), make, lambda v: v.numel() * v.element_size())
+        clock.found("volume", found)
+        return volume
+
+    def _infer(
+        self, inputs: torch.Tensor, mode: str | None, kwargs: Mapping[str, Any], identity: str, clock: "_Clock"
+    ) -> torch.Tensor:
+        """Run the inferer; where the device has no room left the memory is emptied once."""
+        inferer = self.bundle.part("inferer") if mode is None else self.bundle.inferer(mode)
+        network = self._network()
+        for attempt in range(2):
+            try:
+                logits: torch.Tensor = inferer(
+                    inputs=inputs, network=network, encode=self._encode(network, identity, clock), **kwargs
+                )
+                return logits
+            except torch.OutOfMemoryError:
+                if attempt:
+                    raise
+                logger.warning("out of memory on %s: forgetting all kept encodings and trying once more", self.device)
+                self.memory.clear()
+                torch.cuda.empty_cache()
+        raise AssertionError("unreachable")
+
+    def _encode(self, network: "_Serialised", identity: str, clock: "_Clock") -> Callable[..., torch.Tensor]:
+        weights = self.weights()["sha256"]
+
+        def encode(window: torch.Tensor, start: Start) -> torch.Tensor:
+            embedding, found = self.memory.get(
+                ("embedding", identity, weights, start),
+                lambda: network.encode(window),
+                lambda e: e.numel() * e.element_size(),
+            )
+            clock.found("embedding", found)
+            return embedding
+
+        return encode
+
+    def _network(self) -> "_Serialised":
+        self.bundle.part("weights")
+        return _Serialised(self.bundle.part("network"), self._device_lock)
+
+
+class _Serialised:
+    """A network that one thread at a time uses; between two views another user may come in."""
+
+    def __init__(self, network: Any, lock: threading.Lock) -> None:
+        self._network = network
+        self._lock = lock
+
+    def encode(self, window: torch.Tensor) -> torch.Tensor:
+        with self._lock:
+            embedding: torch.Tensor = self._network.encode(window)
+            return embedding
+
+    def decode(self, embedding: torch.Tensor, **prompts: Any) -> torch.Tensor:
+        with self._lock:
+            logits: torch.Tensor = self._network.decode(embedding, **prompts)
+            return logits
+
+
+class _Clock:
+    """Seconds per stage, and how often the memory had what was asked for."""
+
+    def __init__(self) -> None:
+        self._begin = perf_counter()
+        self._seconds = {"load": 0.0, "preprocess": 0.0, "encode": 0.0, "decode": 0.0, "restore": 0.0}
+        self._counts = {"volume_hits": 0, "volume_misses": 0, "embedding_hits": 0, "embedding_misses": 0}
+
+    def __call__(self, stage: str) -> "_Stage":
+        return _Stage(self._seconds, stage)
+
+    def found(self, kind: str, hit: bool) -> None:
+        self._counts[f"{kind}_{'hits' if hit else 'misses'}"] += 1
+
+    def told(self, inferer: Mapping[str, float]) -> dict[str, float]:
+        seconds = {**self._seconds, **inferer, "total": perf_counter() - self._begin}
+        return {**{stage: round(value, 4) for stage, value in seconds.items()}, **self._counts}
+
+
+class _Stage:
+    def __init__(self, seconds: dict[str, float], stage: str) -> None:
+        self._seconds, self._stage = seconds, stage
+
+    def __enter__(self) -> None:
+        self._begin = perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._seconds[self._stage] += perf_counter() - self._begin
+
+
+def _telling(call: Callable[..., Any], *args: Any) -> Any:
+    """Call a part of the bundle; what a user can mend comes as ``UserMistake``."""
+    try:
+        return call(*args)
+    except (ValueError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and not isinstance(error.__cause__, ValueError):
+            raise
+        raise UserMistake(first_line(error)) from error
+
+
+def _messages(case: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
+    rows = zip(case["prompts"], report["targets"], strict=True)
+    return [f"{prompt.name}: {told['message']}" for prompt, told in rows if told["message"]]
+
+
+def _stored_affine(volume: Any) -> np.ndarray:
+    return np.asarray(volume.meta["original_affine"], dtype=float)
+
+
+def _array(tensor: Any) -> np.ndarray:
+    plain = tensor.as_tensor() if hasattr(tensor, "as_tensor") else tensor
+    array: np.ndarray = plain.cpu().numpy()
+    return array

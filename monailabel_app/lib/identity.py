@@ -1,0 +1,65 @@
+"""Which image is it: a hash of its content, read again only where a file's size or times have changed.
+
+A cache that went by path would serve the old image after a new upload of the same name.
+"""
+
+import hashlib
+import os
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+_KEPT = 4096  # images whose hash is remembered
+_CHUNK = 1 << 20
+
+Stamp = tuple[tuple[str, int, int, int], ...]
+
+
+class Identities:
+    """Content hashes of images, by path."""
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[str, tuple[Stamp, str]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, path: Path) -> str:
+        """SHA-256 of a file's content, or of names and contents of all files in a folder.
+
+        Raises:
+            ValueError: one line, where there is nothing to read.
+        """
+        try:
+            stamp = _stamp(path)
+            with self._lock:
+                known = self._known.get(str(path))
+                if known is not None and known[0] == stamp:
+                    self._known.move_to_end(str(path))
+                    return known[1]
+            content = _content_hash(path)
+        except OSError as error:
+            raise ValueError(f"image: {path.name} cannot be read ({error.strerror or error})") from error
+        with self._lock:
+            self._known[str(path)] = (stamp, content)
+            if len(self._known) > _KEPT:
+                self._known.popitem(last=False)
+        return content
+
+
+def _files(path: Path) -> list[Path]:
+    return sorted(file for file in path.iterdir() if file.is_file()) if path.is_dir() else [path]
+
+
+def _stamp(path: Path) -> Stamp:
+    """What changes when a file is written or replaced."""
+    stats = [(file.name, os.stat(file)) for file in _files(path)]
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
+def _content_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    for file in _files(path):
+        digest.update(file.name.encode() if path.is_dir() else b"")
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK):
+                digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,131 @@
+"""The three tasks that viewers see, thin: read the request, let the engine draw, write the reply."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from fastapi import HTTPException
+from monailabel.interfaces.tasks.infer_v2 import InferTask
+
+from .engine import Engine, Segmentation, UserMistake
+from .history import History, State, fresh_points, pack
+from .requests import BadRequest, Job, ModelSpec, read_request
+from .results import label_map, label_names, write_result
+
+DESCRIPTIONS = {
+    "deepgrow": "SegVol: points, a 3D box, the segment's name or any text, in any mix",
+    "vista3d": "SegVol: classes by name, points for one of them, a box by two clicks, any text",
+    "segmentation": "SegVol: automatic segmentation of a list of names",
+}
+
+
+class SegVolInfer(InferTask):
+    """One way to ask the engine.
+
+    Args:
+        engine: shared by all tasks.
+        history: shared by all tasks.
+        spec: what a request may ask of this model.
+        name: of the model, part of a history's key.
+        weights: file of the weights, for those who may download it.
+    """
+
+    def __init__(self, engine: Engine, history: History, spec: ModelSpec, name: str, weights: Path) -> None:
+        config: dict[str, Any] = {
+            "text_prompt": "",
+            "box": "",
+            "mode": list(spec.modes),
+            "use_segment_name": False,
+            "refine": False,
+            "save_to_study": False,
+            "device": [str(engine.device)],
+        }
+        super().__init__(spec.kind, dict(spec.labels), 3, DESCRIPTIONS[spec.kind], config)
+        self.engine = engine
+        self.history = history
+        self.spec = spec
+        self.name = name
+        self.weights = weights
+
+    def is_valid(self) -> bool:
+        """Weights are loaded at the first request; a task without them tells so then."""
+        return True
+
+    def get_path(self, validate: bool = True) -> str | None:
+        """File of the weights."""
+        return str(self.weights) if self.weights.is_file() or not validate else None
+
+    def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+        """Answer a request with a file and what there is to say about it.
+
+        Raises:
+            HTTPException: 400 and one sentence, for what the user can mend.
+        """
+        try:
+            job = read_request(request, self.spec)
+            path = Path(request["image"])
+            drawn, state = self._go_back(path, job) if job.undo else self._draw(path, job)
+            begin = perf_counter()
+            label = label_map(drawn.label, state.values)
+            file = write_result(label, drawn.affine, request)
+        except (BadRequest, UserMistake) as error:
+            raise HTTPException(400, str(error)) from error
+        latencies = {**drawn.latencies, "write": round(perf_counter() - begin, 4)}
+        return str(file), {
+            "label_names": label_names(label, state.names, state.values),
+            "used": list(job.used),
+            "ignored": list(job.ignored),
+            "messages": drawn.messages,
+            "weights": self.engine.weights(),
+            "save_to_study": job.save_to_study,
+            "latencies": latencies,
+        }
+
+    def _draw(self, path: Path, job: Job) -> tuple[Segmentation, State]:
+        """Segment anew, or mend the client's last result."""
+        key = self._key(path, job)
+        last = self.history.last(key) if job.refine else None
+        mends = last is not None and last.values == job.values
+        drawn = self.engine.segment(path, job.document, job.mode, _mending(last) if mends and last else None)
+        starts = drawn.starts if not mends or last is None else _joined(last.starts, drawn.starts)
+        state = State(
+            values=job.values,
+            names=job.names,
+            packed=pack([drawn.model_label == t + 1 for t in range(len(job.values))]),
+            shape=drawn.model_label.shape,
+            points=drawn.model_points,
+            starts=starts,
+        )
+        self.history.add(key, state)
+        return drawn, state
+
+    def _go_back(self, path: Path, job: Job) -> tuple[Segmentation, State]:
+        """An earlier result, or with a negative ``undo`` a later one."""
+        try:
+            state = self.history.move(self._key(path, job), job.undo)
+        except ValueError as error:
+            raise UserMistake(str(error)) from error
+        return self.engine.restore(path, state.label()), state
+
+    def _key(self, path: Path, job: Job) -> tuple[str, str, str]:
+        return job.client, self.engine.identity(path), self.name
+
+
+def _mending(last: State) -> Callable[[list[np.ndarray]], list[dict[str, Any]]]:
+    """The inferer's ``refine`` for new points of the same targets."""
+
+    def refine(points: list[np.ndarray]) -> list[dict[str, Any]]:
+        rows = zip(points, last.points, last.starts, strict=True)
+        return [
+            {"mask": last.mask(target), "fresh": fresh_points(before, now), "starts": starts}
+            for target, (now, before, starts) in enumerate(rows)
+        ]
+
+    return refine
+
+
+def _joined(before: Sequence[list[Any]], now: Sequence[list[Any]]) -> list[list[Any]]:
+    """All windows that had a say in each target, the old ones first."""
+    return [list(dict.fromkeys([*old, *new])) for old, new in zip(before, now, strict=True)]

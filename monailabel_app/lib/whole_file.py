@@ -1,0 +1,45 @@
+"""A file that is there whole or not at all, however the writer ends.
+
+What a clinic stores must survive a kill and a full disk: the content goes to a hidden file beside the target, reaches
+the disk, and only then takes the target's name.
+"""
+
+import os
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_PREFIX = ".unfinished-"
+_ABANDONED_S = 3600
+
+
+@contextmanager
+def whole_file(target: Path) -> Iterator[Path]:
+    """A path to write to; it becomes ``target`` when the block ends well, and vanishes when it does not."""
+    unfinished = target.with_name(f"{_PREFIX}{uuid.uuid4().hex}{''.join(target.suffixes)[-16:]}.part")
+    try:
+        yield unfinished
+        _sync(unfinished)
+        os.replace(unfinished, target)
+        _sync(target.parent)
+    finally:
+        with suppress(FileNotFoundError):
+            unfinished.unlink()
+
+
+def remove_abandoned(folder: Path, older_than_s: float = _ABANDONED_S) -> None:
+    """Delete what killed writers left in ``folder``; younger files may belong to another process."""
+    for path in folder.glob(f"{_PREFIX}*.part"):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

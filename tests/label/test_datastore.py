@@ -1,0 +1,469 @@
+"""The folder of images and labels, and the image archive: nothing half written, nothing outside, nothing left over."""
+
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import highdicom as hd
+import numpy as np
+import pytest
+import requests
+import SimpleITK as sitk
+from dicom_files import write_series
+from fastapi import HTTPException
+from lib import local_store
+from lib.datastore import SegVolDicomStore
+from lib.dicom_seg import Algorithm, Segment
+from lib.local_store import SegVolLocalStore
+from lib.whole_file import remove_abandoned, whole_file
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
+from pydicom import Dataset, dcmread
+
+SHAPE = (4, 8, 12)  # slices, rows, columns
+HOSTILE = ["../out", "a/b", "/etc/passwd", "a\\b", "..", ".", "", ".hidden", "a\0b", "x" * 300]
+
+
+class FakeArchive:
+    """Answers as DICOMwebClient does, from a folder of files."""
+
+    base_url = "http://archive.test/dicom-web"
+
+    def __init__(self, slices: Sequence[Dataset]) -> None:
+        self.slices = list(slices)
+        self.stored: list[Dataset] = []
+        self.asked: list[str] = []
+        self.breaks_after: int | None = None
+        self.silently = False
+        self.answer = Dataset()
+        self.delay = 0.0
+
+    def search_for_series(self, search_filters: dict[str, str]) -> list[dict[str, Any]]:
+        self.asked.append("search")
+        entries = {file.SeriesInstanceUID: file for file in (*self.slices, *self.stored)}
+        return [self._entry(file) for file in entries.values() if self._fits(file, search_filters)]
+
+    def retrieve_series(self, study_uid: str, series_uid: str) -> Iterator[Dataset]:
+        self.asked.append("retrieve")
+        time.sleep(self.delay)
+        for number, file in enumerate(file for file in self.slices if file.SeriesInstanceUID == series_uid):
+            if number == self.breaks_after:
+                if self.silently:
+                    return
+                raise requests.exceptions.ChunkedEncodingError("broken")
+            yield file
+
+    def retrieve_series_metadata(self, study_uid: str, series_uid: str) -> list[dict[str, Any]]:
+        self.asked.append("metadata")
+        return [file.to_json_dict() for file in self.stored if file.SeriesInstanceUID == series_uid]
+
+    def store_instances(self, datasets: Sequence[Dataset]) -> Dataset:
+        self.asked.append("store")
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        if "FailedSOPSequence" not in self.answer:
+            self.stored += datasets
+        return self.answer
+
+    def _fits(self, file: Dataset, filters: dict[str, str]) -> bool:
+        return all(file.get(name) == value for name, value in filters.items())
+
+    def _entry(self, file: Dataset) -> dict[str, Any]:
+        entry = Dataset()
+        for name in ("StudyInstanceUID", "SeriesInstanceUID", "Modality", "PatientID"):
+            setattr(entry, name, file.get(name))
+        entry.NumberOfSeriesRelatedInstances = len(
+            [other for other in (*self.slices, *self.stored) if other.SeriesInstanceUID == file.SeriesInstanceUID]
+        )
+        return dict(entry.to_json_dict())
+
+
+def segments_for(label_info: Sequence[dict[str, Any]], values: Sequence[int]) -> list[Segment]:
+    names = {info.get("idx"): info["name"] for info in label_info}
+    return [Segment(value, names.get(value, f"segment {value}"), None, (1, 2, 3)) for value in values]
+
+
+@pytest.fixture
+def archive(tmp_path) -> FakeArchive:
+    write_series(tmp_path / "series", np.arange(np.prod(SHAPE), dtype=np.int16).reshape(SHAPE))
+    return FakeArchive([dcmread(path) for path in sorted((tmp_path / "series").iterdir())])
+
+
+@pytest.fixture
+def scratch(tmp_path, monkeypatch) -> Path:
+    """The folder of temporary files, empty at first."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path, archive, scratch) -> SegVolDicomStore:
+    return open_store(tmp_path, archive)
+
+
+def open_store(tmp_path: Path, archive: FakeArchive) -> SegVolDicomStore:
+    algorithm = Algorithm("SegVol small", "0.1.0", "ab" * 32)
+    return SegVolDicomStore(
+        archive, {"Modality": "CT"}, segments_for, lambda: algorithm, cache_path=str(tmp_path / "cache")
+    )
+
+
+def series_of(archive: FakeArchive) -> str:
+    return str(archive.slices[0].SeriesInstanceUID)
+
+
+def cached(tmp_path: Path) -> list[str]:
+    """What lies in the store's folder, but for its own index and locks."""
+    own = {"datastore_v2.json", ".lock", ".locks", "labels"}
+    return sorted(
+        path.name for folder in (tmp_path / "cache").iterdir() for path in folder.iterdir() if path.name not in own
+    )
+
+
+def label_on(image: str, folder: Path, value: int = 1, suffix: str = ".nii.gz") -> Path:
+    read = sitk.ReadImage(image)
+    labels = sitk.GetImageFromArray(np.zeros(read.GetSize()[::-1], np.uint8))
+    labels.CopyInformation(read)
+    if value:
+        labels[3, 2, 1] = value
+    path = folder / f"label{suffix}"
+    sitk.WriteImage(labels, str(path))
+    return path
+
+
+def test_a_series_is_fetched_once_and_converted(tmp_path, store, archive, scratch):
+    uid = series_of(archive)
+    image = store.get_image_uri(uid)
+    again = store.get_image_uri(uid)
+
+    assert image == again and archive.asked.count("retrieve") == 1
+    assert np.array_equal(sitk.GetArrayFromImage(sitk.ReadImage(image)), np.arange(np.prod(SHAPE)).reshape(SHAPE))
+    assert cached(tmp_path) == sorted([uid, f"{uid}.nii.gz"])
+    assert store.get_image_info(uid)["Modality"] == "CT"
+    assert not list(scratch.iterdir())
+
+
+@pytest.mark.parametrize("silently", [False, True], ids=["with_an_error", "silently"])
+def test_a_download_that_breaks_off_leaves_nothing_and_works_the_next_time(tmp_path, store, archive, silently):
+    archive.breaks_after, archive.silently = 2, silently
+    with pytest.raises(HTTPException, match="please try again") as caught:
+        store.get_image_uri(series_of(archive))
+    assert caught.value.status_code == 502 and cached(tmp_path) == []
+
+    archive.breaks_after = None
+    assert len(os.listdir(Path(store.get_image_uri(series_of(archive))).with_suffix("").with_suffix(""))) == SHAPE[0]
+
+
+def test_two_users_of_one_series_cause_one_download(store, archive):
+    archive.delay = 0.3
+    with ThreadPoolExecutor(4) as pool:
+        images = list(pool.map(store.get_image_uri, [series_of(archive)] * 4))
+    assert len(set(images)) == 1 and archive.asked.count("retrieve") == 1
+
+
+def test_an_unknown_series_is_not_found(store):
+    with pytest.raises(ImageNotFoundException) as caught:
+        store.get_image_uri("1.2.3")
+    assert caught.value.msg == "there is no series '1.2.3' in the image archive"
+
+
+@pytest.mark.parametrize("uid", [*HOSTILE, "1.2/../3", "1.2.3\n", "1..2", "1." + "2" * 70])
+def test_only_uids_reach_the_archive_or_the_disk(tmp_path, store, archive, uid):
+    before = len(archive.asked)
+    for call in (
+        lambda: store.get_image_uri(uid),
+        lambda: store.save_label(uid, "label.nii.gz", "final", {}),
+        lambda: store.get_label_uri(uid, "final", "1.2"),
+    ):
+        with pytest.raises(MONAILabelException) as caught:
+            call()
+        assert "UID" in caught.value.msg
+    assert len(archive.asked) == before and cached(tmp_path) == []
+
+
+def test_a_series_with_a_missing_slice_is_refused(store, archive):
+    del archive.slices[1]
+    with pytest.raises(MONAILabelException) as caught:
+        store.get_image_uri(series_of(archive))
+    assert caught.value.msg.endswith("3 to 6 mm apart; one is missing")
+
+
+def test_an_archive_that_does_not_answer_is_a_sentence(store, archive, monkeypatch):
+    def refuse(search_filters: dict[str, str]) -> None:
+        raise requests.exceptions.ConnectionError("no route to 10.0.0.1")
+
+    monkeypatch.setattr(archive, "search_for_series", refuse)
+    with pytest.raises(HTTPException) as caught:
+        store.get_image_uri("1.2.3")
+    assert (caught.value.status_code, caught.value.detail) == (
+        502,
+        "the image archive does not answer, please try again",
+    )
+
+
+def test_a_final_label_is_stored_as_dicom_seg(tmp_path, store, archive, scratch):
+    uid = series_of(archive)
+    label = label_on(store.get_image_uri(uid), tmp_path, 3)
+    store.save_label(uid, str(label), "final", {"label_info": [{"name": "liver", "idx": 3}]})
+
+    (stored,) = archive.stored
+    seg = hd.seg.Segmentation.from_dataset(stored)
+    planes = seg.get_pixels_by_source_instance([file.SOPInstanceUID for file in archive.slices], combine_segments=True)
+    assert np.argwhere(planes).tolist() == [[1, 2, 3]]
+    assert seg.get_segment_description(1).segment_label == "liver"
+    info = store.get_label_info(uid, "final")
+    assert (info["SeriesInstanceUID"], info["segments"]) == (stored.SeriesInstanceUID, ["liver"])
+    assert Path(store.get_label_uri(uid, "final")).read_bytes() == label.read_bytes()
+    assert not list(scratch.iterdir())
+
+
+def test_the_lists_are_asked_anew_after_saving(tmp_path, store, archive):
+    uid = series_of(archive)
+    image = store.get_image_uri(uid)
+    assert (store.list_images(), store.get_labeled_images()) == ([uid], [])
+    asked = len(archive.asked)
+    assert store.list_images() == [uid] and len(archive.asked) == asked
+
+    store.save_label(uid, str(label_on(image, tmp_path)), "final", {})
+    assert store.get_labeled_images() == [uid]
+
+
+def test_a_series_that_came_to_the_archive_later_is_listed_once_it_was_opened(tmp_path, store, archive):
+    later = tmp_path / "later"
+    write_series(later, np.zeros(SHAPE, np.int16))
+    assert store.list_images() == [series_of(archive)]
+    archive.slices += [dcmread(path) for path in later.iterdir()]
+
+    new = str(archive.slices[-1].SeriesInstanceUID)
+    store.get_image_uri(new)
+    assert new in store.list_images()
+
+
+def test_bare_bytes_of_a_viewer_become_a_label(tmp_path, store, archive, scratch):
+    uid = series_of(archive)
+    store.get_image_uri(uid)
+    mask = np.zeros(SHAPE, np.uint8)
+    mask[2, 5, 7] = 1
+    raw = tmp_path / "label.bin"
+    raw.write_bytes(mask.tobytes())
+    store.save_label(uid, str(raw), "final", {})
+
+    seg = hd.seg.Segmentation.from_dataset(archive.stored[0])
+    planes = seg.get_pixels_by_source_instance([file.SOPInstanceUID for file in archive.slices], combine_segments=True)
+    assert np.array_equal(planes, mask)
+    assert not list(scratch.iterdir())
+
+
+def test_an_unfinished_label_stays_out_of_the_archive(tmp_path, store, archive):
+    uid = series_of(archive)
+    store.save_label(uid, str(label_on(store.get_image_uri(uid), tmp_path)), "original", {})
+    assert archive.stored == [] and store.get_label_uri(uid, "original")
+
+
+def refusing(reason: int) -> Dataset:
+    failed = Dataset()
+    failed.FailureReason = reason
+    answer = Dataset()
+    answer.FailedSOPSequence = [failed]
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "sentence"),
+    [
+        (refusing(0x0110), "the image archive did not take the segmentation (reason 0110)"),
+        (requests.exceptions.ReadTimeout("slow"), "the image archive does not answer, please try again"),
+    ],
+    ids=["refused", "timeout"],
+)
+def test_a_label_the_archive_did_not_take_is_not_kept_as_final(tmp_path, store, archive, scratch, answer, sentence):
+    uid = series_of(archive)
+    label = label_on(store.get_image_uri(uid), tmp_path)
+    archive.answer = answer
+    with pytest.raises(HTTPException) as caught:
+        store.save_label(uid, str(label), "final", {})
+
+    assert (caught.value.status_code, caught.value.detail) == (502, sentence)
+    assert store.get_label_uri(uid, "final") == "" and not list(scratch.iterdir())
+
+
+def test_an_empty_label_is_one_sentence(tmp_path, store, archive, scratch):
+    uid = series_of(archive)
+    label = label_on(store.get_image_uri(uid), tmp_path, 0)
+    with pytest.raises(MONAILabelException) as caught:
+        store.save_label(uid, str(label), "final", {})
+    assert caught.value.msg == "label_map: the mask is empty; there is nothing to save"
+    assert archive.stored == [] and not list(scratch.iterdir())
+
+
+def test_a_label_that_only_the_archive_has_comes_back(tmp_path, store, archive, scratch):
+    uid = series_of(archive)
+    store.save_label(uid, str(label_on(store.get_image_uri(uid), tmp_path)), "final", {})
+    archive.slices += archive.stored
+    archive.stored = []
+    shutil.rmtree(tmp_path / "cache")
+
+    fresh = open_store(tmp_path, archive)
+    fresh.get_image_uri(uid)
+    label = fresh.get_label_uri(str(archive.slices[-1].SeriesInstanceUID), "final", uid)
+    image = sitk.Resample(sitk.ReadImage(label), sitk.ReadImage(fresh.get_image_uri(uid)))
+    assert np.argwhere(sitk.GetArrayFromImage(image)).tolist() == [[1, 2, 3]]
+    assert not list(scratch.iterdir())
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A studies folder with two images."""
+    made = tmp_path / "studies"
+    made.mkdir()
+    for name in ("one.nii.gz", "two.nii.gz"):
+        (made / name).write_bytes(name.encode())
+    return made
+
+
+@pytest.fixture
+def local(folder) -> SegVolLocalStore:
+    return SegVolLocalStore(str(folder))
+
+
+def test_images_and_labels_are_kept(tmp_path, folder, local):
+    new, label = tmp_path / "three.nii.gz", tmp_path / "upload.nii.gz"
+    new.write_bytes(b"3")
+    label.write_bytes(b"label")
+
+    assert local.add_image("three", str(new), {"by": "me"}) == "three"
+    assert local.save_label("three", str(label), "final", {"name": "x"}) == "three"
+    assert local.list_images() == ["one", "two", "three"] and local.get_labeled_images() == ["three"]
+
+    again = SegVolLocalStore(str(folder))
+    assert again.get_image_info("three")["by"] == "me"
+    assert Path(again.get_label_uri("three", "final")).read_bytes() == b"label"
+    assert not list(folder.rglob("*.part"))
+
+
+def test_what_others_put_into_the_folder_is_found_and_what_they_take_is_forgotten(folder, local):
+    (folder / "three.nii").write_bytes(b"3")
+    (folder / "labels" / "final" / "two.nii.gz").write_bytes(b"label")
+    (folder / "one.nii.gz").unlink()
+    local.refresh()
+    assert (local.list_images(), local.get_labeled_images()) == (["two", "three"], ["two"])
+
+    (folder / "labels" / "final" / "two.nii.gz").unlink()
+    local.refresh()
+    assert local.get_labeled_images() == []
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_nothing_is_written_outside_the_folder(tmp_path, folder, local, name):
+    label = tmp_path / "upload.nii.gz"
+    label.write_bytes(b"label")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(MONAILabelException):
+        local.save_label("one", str(label), name, {})
+    with pytest.raises(MONAILabelException):
+        local.save_label(name, str(label), "final", {})
+    if name:
+        with pytest.raises(MONAILabelException):
+            local.add_image(name, str(label), {})
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_label_needs_an_image(tmp_path, local):
+    (tmp_path / "upload.nii.gz").write_bytes(b"label")
+    with pytest.raises(ImageNotFoundException):
+        local.save_label("three", str(tmp_path / "upload.nii.gz"), "final", {})
+
+
+def test_a_copy_that_fails_leaves_the_old_label(tmp_path, folder, local, monkeypatch):
+    label = tmp_path / "upload.nii.gz"
+    label.write_bytes(b"old")
+    local.save_label("one", str(label), "final", {})
+
+    def full(source: str, target: Path) -> None:
+        target.write_bytes(b"half")
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(local_store.shutil, "copyfile", full)
+    with pytest.raises(OSError, match="no space left"):
+        local.save_label("one", str(label), "final", {})
+    assert Path(local.get_label_uri("one", "final")).read_bytes() == b"old"
+    assert not list(folder.rglob("*.part"))
+
+
+def test_the_index_is_replaced_and_never_rewritten(folder, local, monkeypatch):
+    index = folder / "datastore_v2.json"
+    before = index.read_bytes()
+
+    def killed(source: Path, target: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        local.update_image_info("one", {"note": "x"})
+    assert index.read_bytes() == before
+
+
+def test_readers_never_see_an_empty_index_while_the_folder_is_compared(folder, local):
+    seen: list[list[str]] = []
+    stop = threading.Event()
+
+    def read() -> None:
+        while not stop.is_set():
+            seen.append([local.get_image_uri("one"), *local.list_images(), str(local.status())])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(30):
+        (folder / f"new{number}.nii").write_bytes(b"n")
+        local.refresh()
+    stop.set()
+    reader.join()
+    assert seen and all(entry[0] == str(folder / "one.nii.gz") and entry[1:3] == ["one", "two"] for entry in seen)
+
+
+def test_changes_of_two_stores_on_one_folder_are_both_kept(tmp_path, folder, local):
+    (tmp_path / "upload.nii.gz").write_bytes(b"label")
+    other = SegVolLocalStore(str(folder))
+
+    def save(tag_and_store: tuple[str, SegVolLocalStore]) -> None:
+        tag, store = tag_and_store
+        store.save_label("one", str(tmp_path / "upload.nii.gz"), tag, {})
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(save, [(f"tag{n}", local if n % 2 else other) for n in range(12)]))
+    index = json.loads((folder / "datastore_v2.json").read_text())
+    assert sorted(index["objects"]["one"]["labels"]) == sorted(f"tag{n}" for n in range(12))
+
+
+def test_a_watching_store_sees_what_another_one_saved(tmp_path, folder):
+    watching = SegVolLocalStore(str(folder), auto_reload=True)
+    try:
+        (tmp_path / "upload.nii.gz").write_bytes(b"label")
+        SegVolLocalStore(str(folder)).save_label("two", str(tmp_path / "upload.nii.gz"), "final", {"by": "other"})
+        deadline = time.monotonic() + 20
+        while not watching.get_labeled_images() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert watching.get_label_info("two", "final")["by"] == "other"
+    finally:
+        watching._observer.stop()
+        watching._observer.join()
+
+
+def test_what_a_killed_writer_left_is_removed_after_an_hour(folder):
+    with pytest.raises(KeyboardInterrupt), whole_file(folder / "a.nii") as young:
+        kept = young.with_name(young.name + ".part")
+        kept.write_bytes(b"half")
+        raise KeyboardInterrupt
+    remove_abandoned(folder)
+    assert kept.exists()
+    os.utime(kept, (0, 0))
+    remove_abandoned(folder)
+    assert not kept.exists()
