@@ -1,4 +1,4 @@
-# Two commands on a fresh machine: `make demo` and `make test`. Everything lives in .venv and out/.
+# On a fresh machine: `make demo`, `make test`, `make label STUDIES=...`. Everything lives in .venv and out/.
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(foreach p,python3.11 python3 python,$(shell $(p) -c 'import sys; sys.version_info[:2] == (3, 11) and print("$(p)")' 2>/dev/null)))
 PY := .venv/bin/python
@@ -13,7 +13,13 @@ USER_PROMPTS = $(if $(TEXT),--text "$(TEXT)") $(if $(BOX),--box "$(BOX)") $(if $
 	$(if $(POINT_LABELS),--point_labels "$(POINT_LABELS)") $(if $(COORDINATES),--coordinates $(COORDINATES)) \
 	$(if $(PROMPTS),--prompts "$(PROMPTS)")
 
-.PHONY: setup demo test lint clean
+# the MONAI Label server: make label STUDIES=folder-or-url [HOST=0.0.0.0] [PORT=8000] [CONF="--conf size base"]
+STUDIES ?=
+HOST ?= 127.0.0.1
+PORT ?= 8000
+CONF ?=
+
+.PHONY: setup demo test label lint clean
 
 setup: .venv/.plain
 
@@ -26,8 +32,12 @@ setup: .venv/.plain
 	$(PY) -m pip install --quiet .
 	@touch $@
 
-.venv/.dev: .venv/.plain
-	$(PY) -m pip install --quiet ".[train,dev]"
+.venv/.label: .venv/.plain
+	$(PY) -m pip install --quiet ".[label]"
+	@touch $@
+
+.venv/.dev: .venv/.label
+	$(PY) -m pip install --quiet ".[train,label,dev]"
 	@touch $@
 
 demo: setup
@@ -39,6 +49,11 @@ else
 	$(PY) -m monai.bundle run --config_file $(SMALL) --bundle_root $(BUNDLE) \
 		--image "$(IMAGE)" $(USER_PROMPTS) --output_dir $(DEMO)
 endif
+
+label: .venv/.label
+	@test -n "$(STUDIES)" || { echo "make label needs STUDIES=folder of images, or the URL of a DICOMweb server" >&2; exit 1; }
+	PYTHONPATH=$(CURDIR)/monailabel_app $(PY) -m monailabel.main start_server --app monailabel_app --studies "$(STUDIES)" \
+		--uvicorn_app server:app --host $(HOST) --port $(PORT) $(CONF)
 
 test: .venv/.dev
 	$(PY) -m pytest $(PYTEST_ARGS)

@@ -22,6 +22,7 @@ from lib.engine import Engine
 from lib.history import History
 from lib.infers import SegVolInfer
 from lib.memory import Memory
+from lib.pacs import open_client
 from lib.requests import BOX_LABEL, TEXT_LABEL, ModelSpec
 from lib.scoring import DicePerLabel
 from monailabel.config import settings
@@ -52,7 +53,7 @@ class SegVolApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         given = {key: str(value) for key, value in conf.items()}
-        device = given.get("device", "cuda:0" if torch.cuda.is_available() else "cpu")
+        device = _device(given.get("device", "cuda:0" if torch.cuda.is_available() else "cpu"))
         self.bundle = Bundle(
             Path(given.get("bundle", Path(app_dir).parent / "bundle")).resolve(),
             given.get("size", "small"),
@@ -99,11 +100,20 @@ class SegVolApp(MONAILabelApp):
         Raises:
             HTTPException: 400 and one sentence, for what the user can mend.
         """
-        image = request.get("image")
-        result: dict[str, Any] = super().infer(request, datastore)
-        if result["params"].pop("save_to_study", False) and isinstance(image, str):
-            saved = self._save(image, result, datastore or self.datastore())
+        store, image = datastore or self.datastore(), request.get("image")
+        listed = isinstance(image, str) and not os.path.isabs(image)  # an upload is an absolute path
+        path = store.get_image_uri(image) if listed else image  # the stock method would take a path of that name first
+        if not path:
+            raise HTTPException(404, "there is no image of that id")
+        result: dict[str, Any] = super().infer({**request, "image": path}, store)
+        save_to_study = result["params"].pop("save_to_study", False)
+        if listed and save_to_study:
+            saved = self._save(image, result, store)
             result["params"]["messages"] = [*result["params"]["messages"], saved]
+        if listed and request.get("save_label"):
+            tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL
+            info = {"model": request["model"], "params": result["params"]}
+            result["label"] = store.save_label(image, result["file"], tag, info)
         return result
 
     def next_sample(self, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,10 +170,9 @@ class SegVolApp(MONAILabelApp):
         )
 
     def _init_dicomweb_datastore(self) -> Datastore:
-        """The stock archive of this URL and its credentials, with our own way to save."""
-        stock = super()._init_dicomweb_datastore()
+        """The archive of this URL, with our own way to fetch and to save."""
         return SegVolDicomStore(
-            stock._client,
+            open_client(self.studies),
             settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
             self._segments_for,
             self._algorithm,
@@ -209,6 +218,14 @@ def _quietly(call: Callable[..., Any], *args: Any) -> None:
         call(*args)
     except Exception:  # noqa: BLE001
         logger.warning("an image could not be prepared ahead", exc_info=True)
+
+
+def _device(text: str) -> str:
+    """A device of this machine."""
+    cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
+    if text not in ("cpu", *cards, *(["cuda"] if cards else [])):
+        raise ValueError(f"device is {text!r}; this machine has {', '.join(['cpu', *cards])}")
+    return text
 
 
 def _mebibytes(text: str) -> int:

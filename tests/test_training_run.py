@@ -49,6 +49,16 @@ def test_training_writes_weights_that_inference_loads_and_goes_on_from_a_checkpo
 
 
 @pytest.mark.slow
+def test_the_encoder_alone_learns_from_dense_supervision(phantoms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dense = {**QUICK, "combinations_per_step": 0, "dense_weight": 1.0, "validate_every": 2}
+    run_here(monkeypatch, "train", dataset_dir=phantoms, epochs=2, **dense)
+    saved = torch.load(tmp_path / "out" / "train" / "checkpoint_epoch=2.pt", weights_only=True)
+    assert saved["dense_head"]["linear.weight"].shape[1] == 128
+    assert saved["optimizer"]["state"]
+
+
+@pytest.mark.slow
 def test_training_starts_from_given_weights(phantoms, tmp_path, monkeypatch, bundle):
     monkeypatch.chdir(tmp_path)
     start = bundle / "models" / "small.pt"

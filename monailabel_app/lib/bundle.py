@@ -19,6 +19,10 @@ SIZES = ("base", "small")
 MODES = ("zoom", "published", "resize", "sliding_window")
 
 
+class NotReady(ValueError):
+    """The server lacks something, its weights above all; one sentence."""
+
+
 class Bundle:
     """Parts of the bundle's inference workflow.
 
@@ -61,19 +65,18 @@ class Bundle:
         """The object behind a config id, built at the first call.
 
         Raises:
-            ValueError: the bundle's own sentence, where its weights cannot be loaded.
+            NotReady: the bundle's own sentence, where its weights cannot be loaded.
         """
         with self._lock:  # the parser is not made for several threads
             try:
                 return self._parser.get_parsed_content(name)
             except SystemExit as error:  # how a step of a config tells a user's mistake
-                raise ValueError(str(error)) from error
+                raise NotReady(str(error)) from error
 
     def inferer(self, mode: str) -> Any:
         """The inferer in a mode; it keeps no state."""
-        with self._lock:
-            config = self._parser.get_parsed_content("inferer", instantiate=False)
-            return config.instantiate(mode=mode)
+        default = self.part("inferer")  # the parser keeps one answer an id, so that it cannot be asked for another mode
+        return type(default)(default.roi_size, mode, default.overlap)
 
     @cached_property
     def vocabulary(self) -> Any:

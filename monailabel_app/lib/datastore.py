@@ -5,6 +5,7 @@ MR studies also MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"Modality": "MR"}'.
 """
 
 import os
+import shutil
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,12 +13,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import SimpleITK as sitk
 from cachetools import TTLCache
 from dicomweb_client import DICOMwebClient
 from filelock import FileLock
 from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
-from monailabel.datastore.utils.convert import binary_to_image, dicom_to_nifti
+from monailabel.datastore.utils.convert import dicom_to_nifti
 from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 
@@ -88,6 +91,21 @@ class SegVolDicomStore(DICOMWebDatastore, SegVolLocalStore):
             if not image.exists() or image_id not in self._datastore.objects:
                 self._convert(image_id, folder)
             return str(image)
+
+    def add_image(self, image_id: str, image_filename: str, image_info: dict[str, Any]) -> str:
+        """Refused: a file that the archive does not have could never be saved to.
+
+        Raises:
+            MONAILabelException: always.
+        """
+        raise MONAILabelException(MONAILabelError.INVALID_INPUT, "images are read from the archive; send them there")
+
+    def remove_image(self, image_id: str) -> None:
+        """Forget a series that was fetched, with its files; the archive keeps it."""
+        folder = self._image_folder(image_id)
+        with self._one_at_a_time(image_id):
+            super().remove_image(image_id)
+            shutil.rmtree(folder, ignore_errors=True)
 
     def get_label_uri(self, label_id: str, label_tag: str, image_id: str = "") -> str:
         """The label file of an image; a final one that only the archive has is fetched and converted."""
@@ -190,15 +208,22 @@ def _converted(folder: Path, is_seg: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def _as_volume(image: str, label: Path) -> Iterator[Path]:
-    """The label as an image file; OHIF's bare bytes take the geometry of their image for as long as the block lasts."""
+    """The label as an image file; a viewer's bare bytes get their image's geometry, while the block lasts."""
     if label.suffix != ".bin":
         yield label
         return
-    path = Path(binary_to_image(image, str(label)))
-    try:
+    reference = sitk.ReadImage(image)
+    size = reference.GetSize()[::-1]
+    voxels = np.fromfile(label, np.uint8)
+    with _plain_errors():
+        if voxels.size != np.prod(size):
+            raise ValueError(f"label has {voxels.size} bytes; it must have one for each of {np.prod(size)} voxels")
+    volume = sitk.GetImageFromArray(voxels.reshape(size))
+    volume.CopyInformation(reference)
+    with tempfile.TemporaryDirectory(prefix="segvol-") as folder:
+        path = Path(folder) / "label.nii.gz"
+        sitk.WriteImage(volume, str(path))
         yield path
-    finally:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -125,7 +125,7 @@ def _split(labels: Labels, segments: Sequence[Segment]) -> tuple[tuple[Segment, 
 def _segmentation(series: Series, labels: Labels, segments: Sequence[Segment], algorithm: Algorithm) -> Dataset:
     persons = {name: series.slices[0].get(name, "") for name in _PERSONS}
     for header in series.slices:
-        _fit(header)
+        _fit(header, float(np.linalg.norm(series.affine[:3, 2])))
     made = hd.seg.Segmentation(
         source_images=series.slices,
         pixel_array=_numbered(labels, segments),
@@ -148,8 +148,14 @@ def _segmentation(series: Series, labels: Labels, segments: Sequence[Segment], a
     return made
 
 
-def _fit(header: Dataset) -> None:
-    """Give a slice every field that highdicom copies, and take the persons out."""
+def _fit(header: Dataset, gap: float) -> None:
+    """Give a slice every field that highdicom copies, and take the persons out.
+
+    The distance of the slices is in mm; where it is missing, readers take the thickness for it, which is more where
+    slices overlap.
+    """
+    header.SpacingBetweenSlices = round(gap, 6)
+    header.SliceThickness = header.get("SliceThickness") or header.SpacingBetweenSlices
     for name in (*_MAY_BE_EMPTY, *_PERSONS):
         if name in _PERSONS or name not in header:
             setattr(header, name, "")

@@ -7,15 +7,17 @@ path -> content identity -> prepared volume (kept) -> prompts into its frame -> 
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 import numpy as np
 import torch
 
 from .bundle import Bundle, first_line
+from .clock import Clock
 from .identity import Identities
 from .memory import Memory
 
@@ -36,8 +38,9 @@ class Segmentation:
         label: (i, j, k) uint8 in the stored grid, t + 1 where target t has the voxel.
         affine: (4, 4) from stored voxels to RAS mm.
         model_label: (D, H, W), the same in the model's frame.
-        model_points: per target (P, 3) points in the model's frame.
+        model_points: per target (P, 4) points in the model's frame, each with its label.
         starts: per target where its windows begin.
+        refined: whether a former mask was mended.
         messages: what the user should know.
         latencies: seconds per stage, and what was found in the memory.
     """
@@ -47,6 +50,7 @@ class Segmentation:
     model_label: np.ndarray
     model_points: list[np.ndarray]
     starts: list[list[Start]]
+    refined: bool
     messages: list[str]
     latencies: dict[str, float]
 
@@ -85,7 +89,7 @@ class Engine:
         path: Path,
         document: Mapping[str, Any],
         mode: str | None = None,
-        refine: Callable[[list[np.ndarray]], Sequence[dict[str, Any]]] | None = None,
+        refine: Callable[[list[np.ndarray]], Sequence[dict[str, Any]] | None] | None = None,
     ) -> Segmentation:
         """Draw every target of a document.
 
@@ -93,18 +97,18 @@ class Engine:
             path: NIfTI, NRRD or a folder with one DICOM series.
             document: the bundle's prompt document.
             mode: of the inferer; None for the bundle's own.
-            refine: given the points of every target in the model's frame, the last masks to mend (the inferer's
-                ``refine``); None segments anew.
+            refine: given the ``model_points`` of every target, the last masks to mend (the inferer's ``refine``), or
+                None, as without it, to segment anew.
 
         Raises:
             UserMistake: one sentence, for an image or a prompt that cannot be used.
         """
-        clock = _Clock()
+        clock = Clock()
         parsed = _telling(self.bundle.part("prompt_parser"), dict(document))
         identity = self.identity(path)
         volume = self._volume(path, identity, clock)
         case = _telling(self.bundle.part("prompts_to_model_frame"), {"image": volume, "document": parsed})
-        points = [np.asarray(prompt.points) for prompt in case["model_prompts"]]
+        points = [np.column_stack([prompt.points, prompt.point_labels]) for prompt in case["model_prompts"]]
         report: dict[str, Any] = {"seconds": {}}
         inputs, _, _, kwargs = self.bundle.part("prepare_batch")({**case, "report": report}, self.device)
         last = None if refine is None else refine(points)
@@ -119,6 +123,7 @@ class Engine:
             model_label=model_label,
             model_points=points,
             starts=[told["starts"] for told in report["targets"]],
+            refined=last is not None,
             messages=[*case["messages"], *_messages(case, report)],
             latencies=clock.told(report["seconds"]),
         )
@@ -129,12 +134,12 @@ class Engine:
         Raises:
             UserMistake: for an image that cannot be used.
         """
-        clock = _Clock()
+        clock = Clock()
         volume = self._volume(path, self.identity(path), clock)
         with clock("restore"):
             like = volume.new_empty((1, *model_label.shape)).copy_(torch.from_numpy(model_label)).to(torch.uint8)
             label = self._stored(like, volume)
-        return Segmentation(label, _stored_affine(volume), model_label, [], [], [], clock.told({}))
+        return Segmentation(label, _stored_affine(volume), model_label, [], [], False, [], clock.told({}))
 
     def _stored(self, label: Any, volume: Any) -> np.ndarray:
         """(1, D, H, W) with the volume's meta data -> (i, j, k)."""
@@ -144,23 +149,25 @@ class Engine:
     def encode_ahead(self, path: Path) -> None:
         """Prepare an image and encode its zoom-out view, so that the first click finds both."""
         identity = self.identity(path)
-        volume = self._volume(path, identity, _Clock())
+        volume = self._volume(path, identity, Clock())
         roi_size = self.bundle.part("inferer").roi_size
         image = torch.as_tensor(volume.as_tensor(), dtype=torch.float32)[None].to(self.device)
         view = torch.nn.functional.interpolate(image, size=roi_size, mode="nearest-exact")
         with torch.no_grad():
-            self._encode(self._network(), identity, _Clock())(view, None)
+            self._encode(self._network(), identity, Clock())(view, None)
 
-    def _volume(self, path: Path, identity: str, clock: "_Clock") -> Any:
+    def _volume(self, path: Path, identity: str, clock: "Clock") -> Any:
         """The prepared volume; nobody may change it."""
 
         def make() -> Any:
             first, *rest = self.bundle.part("image_preprocessing").transforms
             with clock("load"):
-                data = _telling(first, {"image": str(path)})
+                data = _telling(first, {"image": str(path)}, path=path)
+            if self.identity(path) != identity:
+                raise UserMistake(f"image: {path.name} was replaced while it was read; please ask again")
             with clock("preprocess"):
                 for step in rest:
-                    data = _telling(step, data)
+                    data = _telling(step, data, path=path)
             return data["image"]
 
         volume, found = self.memory.get(("volume", identity), make, lambda v: v.numel() * v.element_size())
@@ -168,26 +175,22 @@ class Engine:
         return volume
 
     def _infer(
-        self, inputs: torch.Tensor, mode: str | None, kwargs: Mapping[str, Any], identity: str, clock: "_Clock"
+        self, inputs: torch.Tensor, mode: str | None, kwargs: Mapping[str, Any], identity: str, clock: "Clock"
     ) -> torch.Tensor:
         """Run the inferer; where the device has no room left the memory is emptied once."""
         inferer = self.bundle.part("inferer") if mode is None else self.bundle.inferer(mode)
         network = self._network()
-        for attempt in range(2):
-            try:
-                logits: torch.Tensor = inferer(
-                    inputs=inputs, network=network, encode=self._encode(network, identity, clock), **kwargs
-                )
-                return logits
-            except torch.OutOfMemoryError:
-                if attempt:
-                    raise
-                logger.warning("out of memory on %s: forgetting all kept encodings and trying once more", self.device)
-                self.memory.clear()
-                torch.cuda.empty_cache()
-        raise AssertionError("unreachable")
+        call = partial(inferer, inputs=inputs, network=network, encode=self._encode(network, identity, clock), **kwargs)
+        with suppress(torch.OutOfMemoryError):
+            logits: torch.Tensor = call()
+            return logits
+        # only here, behind the error, nothing holds the tensors of the first try any more
+        logger.warning("out of memory on %s: forgetting all that is kept and trying once more", self.device)
+        self.memory.clear()
+        torch.cuda.empty_cache()
+        return call()
 
-    def _encode(self, network: "_Serialised", identity: str, clock: "_Clock") -> Callable[..., torch.Tensor]:
+    def _encode(self, network: "_Serialised", identity: str, clock: "Clock") -> Callable[..., torch.Tensor]:
         weights = self.weights()["sha256"]
 
         def encode(window: torch.Tensor, start: Start) -> torch.Tensor:
@@ -224,44 +227,15 @@ class _Serialised:
             return logits
 
 
-class _Clock:
-    """Seconds per stage, and how often the memory had what was asked for."""
-
-    def __init__(self) -> None:
-        self._begin = perf_counter()
-        self._seconds = {"load": 0.0, "preprocess": 0.0, "encode": 0.0, "decode": 0.0, "restore": 0.0}
-        self._counts = {"volume_hits": 0, "volume_misses": 0, "embedding_hits": 0, "embedding_misses": 0}
-
-    def __call__(self, stage: str) -> "_Stage":
-        return _Stage(self._seconds, stage)
-
-    def found(self, kind: str, hit: bool) -> None:
-        self._counts[f"{kind}_{'hits' if hit else 'misses'}"] += 1
-
-    def told(self, inferer: Mapping[str, float]) -> dict[str, float]:
-        seconds = {**self._seconds, **inferer, "total": perf_counter() - self._begin}
-        return {**{stage: round(value, 4) for stage, value in seconds.items()}, **self._counts}
-
-
-class _Stage:
-    def __init__(self, seconds: dict[str, float], stage: str) -> None:
-        self._seconds, self._stage = seconds, stage
-
-    def __enter__(self) -> None:
-        self._begin = perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._seconds[self._stage] += perf_counter() - self._begin
-
-
-def _telling(call: Callable[..., Any], *args: Any) -> Any:
-    """Call a part of the bundle; what a user can mend comes as ``UserMistake``."""
+def _telling(call: Callable[..., Any], *args: Any, path: Path | None = None) -> Any:
+    """Call a part of the bundle; what a user can mend comes as ``UserMistake``, without the folder of ``path``."""
     try:
         return call(*args)
     except (ValueError, RuntimeError) as error:
         if isinstance(error, RuntimeError) and not isinstance(error.__cause__, ValueError):
             raise
-        raise UserMistake(first_line(error)) from error
+        sentence = first_line(error)
+        raise UserMistake(sentence if path is None else sentence.replace(str(path), path.name)) from error
 
 
 def _messages(case: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:

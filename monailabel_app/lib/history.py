@@ -17,14 +17,16 @@ class State:
     """One answered request.
 
     Attributes:
+        asked: all that was asked for but the points.
         values: value of each target in the reply.
         names: shown name of each target.
         packed: (T, bytes) bits of the targets' parts of the label map in the model's frame.
         shape: (D, H, W) of that frame.
-        points: per target (P, 3) points in that frame.
+        points: per target (P, 4) points in that frame, each with its label.
         starts: per target where its windows began.
     """
 
+    asked: str
     values: tuple[int, ...]
     names: tuple[str, ...]
     packed: NDArray[np.uint8]
@@ -111,7 +113,7 @@ def pack(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.uint8]:
 
 
 def fresh_points(before: NDArray[np.float64], now: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Which of ``now`` (P, 3) were not among ``before``, each old point accounting for one."""
+    """Which rows of ``now`` (points with their labels) were not among ``before``, each old one accounting for one."""
     old = [tuple(point) for point in before]
     fresh = []
     for point in map(tuple, now):

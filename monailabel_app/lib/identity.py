@@ -6,13 +6,15 @@ A cache that went by path would serve the old image after a new upload of the sa
 import hashlib
 import os
 import threading
+import time
 from collections import OrderedDict
 from pathlib import Path
 
 _KEPT = 4096  # images whose hash is remembered
 _CHUNK = 1 << 20
+_TICK_NS = 2_000_000_000  # file times of the coarsest file systems; a later write within one may leave no trace
 
-Stamp = tuple[tuple[str, int, int, int], ...]
+Stamp = tuple[tuple[str, int, int, int, int], ...]
 
 
 class Identities:
@@ -38,6 +40,8 @@ class Identities:
             content = _content_hash(path)
         except OSError as error:
             raise ValueError(f"image: {path.name} cannot be read ({error.strerror or error})") from error
+        if not _is_settled(stamp):
+            return content
         with self._lock:
             self._known[str(path)] = (stamp, content)
             if len(self._known) > _KEPT:
@@ -52,7 +56,12 @@ def _files(path: Path) -> list[Path]:
 def _stamp(path: Path) -> Stamp:
     """What changes when a file is written or replaced."""
     stats = [(file.name, os.stat(file)) for file in _files(path)]
-    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns) for name, stat in stats)
+
+
+def _is_settled(stamp: Stamp) -> bool:
+    """Whether the last change is so long ago that another one would change the stamp."""
+    return time.time_ns() - max((changed for *_, changed in stamp), default=0) > _TICK_NS
 
 
 def _content_hash(path: Path) -> str:

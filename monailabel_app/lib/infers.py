@@ -1,5 +1,6 @@
 """The three tasks that viewers see, thin: read the request, let the engine draw, write the reply."""
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
@@ -9,6 +10,7 @@ import numpy as np
 from fastapi import HTTPException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 
+from .bundle import NotReady
 from .engine import Engine, Segmentation, UserMistake
 from .history import History, State, fresh_points, pack
 from .requests import BadRequest, Job, ModelSpec, read_request
@@ -61,7 +63,7 @@ class SegVolInfer(InferTask):
         """Answer a request with a file and what there is to say about it.
 
         Raises:
-            HTTPException: 400 and one sentence, for what the user can mend.
+            HTTPException: 400 and one sentence, for what the user can mend; 503, where there are no weights.
         """
         try:
             job = read_request(request, self.spec)
@@ -72,6 +74,8 @@ class SegVolInfer(InferTask):
             file = write_result(label, drawn.affine, request)
         except (BadRequest, UserMistake) as error:
             raise HTTPException(400, str(error)) from error
+        except NotReady as error:
+            raise HTTPException(503, str(error)) from error
         latencies = {**drawn.latencies, "write": round(perf_counter() - begin, 4)}
         return str(file), {
             "label_names": label_names(label, state.names, state.values),
@@ -87,10 +91,12 @@ class SegVolInfer(InferTask):
         """Segment anew, or mend the client's last result."""
         key = self._key(path, job)
         last = self.history.last(key) if job.refine else None
-        mends = last is not None and last.values == job.values
-        drawn = self.engine.segment(path, job.document, job.mode, _mending(last) if mends and last else None)
-        starts = drawn.starts if not mends or last is None else _joined(last.starts, drawn.starts)
+        asked = _asked(job)
+        refine = _mending(last) if last is not None and last.asked == asked else None
+        drawn = self.engine.segment(path, job.document, job.mode, refine)
+        starts = _joined(last.starts, drawn.starts) if last is not None and drawn.refined else drawn.starts
         state = State(
+            asked=asked,
             values=job.values,
             names=job.names,
             packed=pack([drawn.model_label == t + 1 for t in range(len(job.values))]),
@@ -113,15 +119,23 @@ class SegVolInfer(InferTask):
         return job.client, self.engine.identity(path), self.name
 
 
-def _mending(last: State) -> Callable[[list[np.ndarray]], list[dict[str, Any]]]:
-    """The inferer's ``refine`` for new points of the same targets."""
+def _asked(job: Job) -> str:
+    """All that a job asks for but its points: what has to be the same for a mask to be mended."""
+    targets = [
+        {key: value for key, value in target.items() if "point" not in key} for target in job.document["targets"]
+    ]
+    return json.dumps([targets, job.document["coordinates"], job.values, job.names, job.mode], sort_keys=True)
 
-    def refine(points: list[np.ndarray]) -> list[dict[str, Any]]:
-        rows = zip(points, last.points, last.starts, strict=True)
-        return [
-            {"mask": last.mask(target), "fresh": fresh_points(before, now), "starts": starts}
-            for target, (now, before, starts) in enumerate(rows)
-        ]
+
+def _mending(last: State) -> Callable[[list[np.ndarray]], list[dict[str, Any]] | None]:
+    """The inferer's ``refine`` for new points beside the old ones; None where an old one is gone or has turned."""
+
+    def refine(points: list[np.ndarray]) -> list[dict[str, Any]] | None:
+        fresh = [fresh_points(before, now) for before, now in zip(last.points, points, strict=True)]
+        if any((~new).sum() < len(before) for new, before in zip(fresh, last.points, strict=True)):
+            return None
+        rows = enumerate(zip(fresh, last.starts, strict=True))
+        return [{"mask": last.mask(target), "fresh": new, "starts": starts} for target, (new, starts) in rows]
 
     return refine
 

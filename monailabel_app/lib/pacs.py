@@ -19,12 +19,14 @@ from monailabel.datastore.utils.dicom import dicom_web_download_series
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 from pydicom import Dataset, dcmread
 
+from lib.whole_file import UNFINISHED
+
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*")
 _LONGEST_UID = 64
-_INSTANCES = "00201209"  # Number of Series Related Instances
+_AS_STORED = (("application/dicom", "*"),)  # any transfer syntax
 _SERIES_UID = "0020000E"
 
 
@@ -79,15 +81,27 @@ class Pacs:
         """
         entry = self.find(series_uid)
         study_uid = str(entry.StudyInstanceUID)
-        arriving = Path(tempfile.mkdtemp(prefix=".arriving-", dir=folder.parent))
+        arriving = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=folder.parent))
         try:
-            _ask(lambda: dicom_web_download_series(study_uid, series_uid, arriving, self._client, self._by_frame))
+            _ask(lambda: self._download(study_uid, series_uid, arriving))
             came, expected = len(list(arriving.iterdir())), int(entry.get("NumberOfSeriesRelatedInstances") or 0)
             if came == 0 or came < expected:
                 raise HTTPException(502, f"the image archive sent {came} of {expected} slices, please try again")
             os.replace(arriving, folder)
         finally:
             shutil.rmtree(arriving, ignore_errors=True)
+
+    def _download(self, study_uid: str, series_uid: str, folder: Path) -> None:
+        """As the archive has them: one that cannot decompress its files fails where the stock server asks it to."""
+        if self._by_frame:
+            dicom_web_download_series(study_uid, series_uid, folder, self._client, True)
+            return
+        try:
+            instances = list(self._client.retrieve_series(study_uid, series_uid, media_types=_AS_STORED))
+        except requests.HTTPError:
+            instances = list(self._client.retrieve_series(study_uid, series_uid))
+        for number, instance in enumerate(instances):
+            instance.save_as(folder / f"{number:05d}.dcm")
 
     def store(self, file: Path) -> Dataset:
         """Send one DICOM file to the archive; returns its content.

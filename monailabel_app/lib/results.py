@@ -10,6 +10,8 @@ import numpy as np
 import SimpleITK
 from numpy.typing import NDArray
 
+from .fields import BadRequest, read_flag
+
 EXTENSIONS = (".nrrd", ".nii.gz", ".nii")
 
 
@@ -30,15 +32,16 @@ def write_result(label: NDArray[np.uint8], affine: NDArray[np.float64], params: 
         params: ``result_extension`` (.nrrd by default) and ``result_compress`` of the request.
 
     Raises:
-        ValueError: for an extension that is not allowed.
+        BadRequest: for an extension that is not allowed.
     """
     extension = params.get("result_extension") or ".nrrd"
     if extension not in EXTENSIONS:
-        raise ValueError(f"result_extension is {extension!r}; allowed are {', '.join(EXTENSIONS)}")
+        raise BadRequest(f"result_extension is {extension!r}; allowed are {', '.join(EXTENSIONS)}")
+    compress = read_flag(params, "result_compress")
     with tempfile.NamedTemporaryFile(suffix=extension, delete=False) as file:
         path = Path(file.name)
     if extension == ".nrrd":
-        SimpleITK.WriteImage(_itk_image(label, affine), str(path), bool(params.get("result_compress", False)))
+        SimpleITK.WriteImage(_itk_image(label, affine), str(path), compress)
     else:
         nib.save(nib.Nifti1Image(label, affine), path)
     return path

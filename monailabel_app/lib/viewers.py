@@ -170,7 +170,7 @@ def read_segmentation(params: Params, model: ModelSpec) -> Asked:
     """
     texts = [name.strip() for name in re.split(r"[,;]", read_text(params, "text_prompt") or "") if name.strip()]
     classes = [] if texts else read_classes(params, "label_prompt", model.labels)
-    names = texts or [name for name in classes if name not in HELPER_LABELS] or list(model.defaults)
+    names = texts or classes or list(model.defaults)
     if not names:
         raise BadRequest("nothing to segment: fill in text_prompt with one or several names")
     ignored = left_out(params, ["label_prompt"], "text_prompt comes first") if texts else ()

@@ -5,20 +5,21 @@ the disk, and only then takes the target's name.
 """
 
 import os
+import shutil
 import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_PREFIX = ".unfinished-"
+UNFINISHED = ".unfinished-"
 _ABANDONED_S = 3600
 
 
 @contextmanager
 def whole_file(target: Path) -> Iterator[Path]:
     """A path to write to; it becomes ``target`` when the block ends well, and vanishes when it does not."""
-    unfinished = target.with_name(f"{_PREFIX}{uuid.uuid4().hex}{''.join(target.suffixes)[-16:]}.part")
+    unfinished = target.with_name(f"{UNFINISHED}{uuid.uuid4().hex}")
     try:
         yield unfinished
         _sync(unfinished)
@@ -30,11 +31,11 @@ def whole_file(target: Path) -> Iterator[Path]:
 
 
 def remove_abandoned(folder: Path, older_than_s: float = _ABANDONED_S) -> None:
-    """Delete what killed writers left in ``folder``; younger files may belong to another process."""
-    for path in folder.glob(f"{_PREFIX}*.part"):
+    """Delete the files and folders that killed writers left in ``folder``; younger ones may be another process's."""
+    for path in folder.glob(f"{UNFINISHED}*"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > older_than_s:
-                path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -29,6 +29,7 @@ def write_series(
     spacing: tuple[float, float, float] = (0.75, 1.25, 3.0),
     origin: tuple[float, float, float] = (-31.0, 17.0, -205.5),
     backwards: bool = False,
+    thickness: float = 3.0,
 ) -> list[Dataset]:
     """Write ``voxels`` (slice, row, column) as one CT series; spacing is that of columns, rows and slices in mm.
 
@@ -44,7 +45,7 @@ def write_series(
         slice_.ImageOrientationPatient = [f"{value:.12f}"[:16] for value in orientation]
         slice_.ImagePositionPatient = [f"{value:.9f}"[:16] for value in origin + normal * spacing[2] * index]
         slice_.PixelSpacing = [spacing[1], spacing[0]]
-        slice_.SliceThickness = spacing[2]
+        slice_.SliceThickness = thickness
         slice_.save_as(folder / f"{number:03d}.dcm", write_like_original=False)
         made.append(slice_)
     return made

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -115,8 +115,6 @@ class Running:
 
     port: int
     root: Path
-    token: str = ""
-    headers: dict[str, str] = field(default_factory=dict)
 
     def ask(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         """One request, its path sent exactly as written."""
@@ -125,7 +123,9 @@ class Running:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         connection.request(method, path, body, named)
         response = connection.getresponse()
-        answer = Answer(response.status, response.read(), dict(response.getheaders()), 0)
+        answer = Answer(
+            response.status, response.read(), {name.lower(): value for name, value in response.getheaders()}, 0
+        )
         connection.close()
         answer.seconds = time.monotonic() - begin
         return answer
@@ -152,7 +152,7 @@ class Running:
         return found
 
     def files(self) -> dict[str, bytes]:
-        """Every file around, by its path, but for locks and what the server's own start wrote."""
+        """Every file around, by its path, but for locks."""
         paths = (path for path in self.root.rglob("*") if path.is_file() and path.name != ".lock")
         return {str(path.relative_to(self.root)): path.read_bytes() for path in paths}
 

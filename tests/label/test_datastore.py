@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import tempfile
 import threading
 import time
@@ -22,7 +21,7 @@ from lib import local_store
 from lib.datastore import SegVolDicomStore
 from lib.dicom_seg import Algorithm, Segment
 from lib.local_store import SegVolLocalStore
-from lib.whole_file import remove_abandoned, whole_file
+from lib.whole_file import UNFINISHED, remove_abandoned, whole_file
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
 from pydicom import Dataset, dcmread
 
@@ -43,14 +42,17 @@ class FakeArchive:
         self.silently = False
         self.answer = Dataset()
         self.delay = 0.0
+        self.speaks: Any = (("application/dicom", "*"),)
 
     def search_for_series(self, search_filters: dict[str, str]) -> list[dict[str, Any]]:
         self.asked.append("search")
         entries = {file.SeriesInstanceUID: file for file in (*self.slices, *self.stored)}
         return [self._entry(file) for file in entries.values() if self._fits(file, search_filters)]
 
-    def retrieve_series(self, study_uid: str, series_uid: str) -> Iterator[Dataset]:
+    def retrieve_series(self, study_uid: str, series_uid: str, media_types: Any = None) -> Iterator[Dataset]:
         self.asked.append("retrieve")
+        if media_types != self.speaks:
+            raise requests.exceptions.HTTPError("cannot transcode")
         time.sleep(self.delay)
         for number, file in enumerate(file for file in self.slices if file.SeriesInstanceUID == series_uid):
             if number == self.breaks_after:
@@ -105,15 +107,20 @@ def scratch(tmp_path, monkeypatch) -> Path:
 
 
 @pytest.fixture
-def store(tmp_path, archive, scratch) -> SegVolDicomStore:
-    return open_store(tmp_path, archive)
+def store(tmp_path, archive, scratch) -> Iterator[SegVolDicomStore]:
+    made = open_store(tmp_path / "cache", archive)
+    yield made
+    stop_watching(made)
 
 
-def open_store(tmp_path: Path, archive: FakeArchive) -> SegVolDicomStore:
+def open_store(cache: Path, archive: FakeArchive) -> SegVolDicomStore:
     algorithm = Algorithm("SegVol small", "0.1.0", "ab" * 32)
-    return SegVolDicomStore(
-        archive, {"Modality": "CT"}, segments_for, lambda: algorithm, cache_path=str(tmp_path / "cache")
-    )
+    return SegVolDicomStore(archive, {"Modality": "CT"}, segments_for, lambda: algorithm, cache_path=str(cache))
+
+
+def stop_watching(store: SegVolLocalStore) -> None:
+    store._observer.stop()
+    store._observer.join()
 
 
 def series_of(archive: FakeArchive) -> str:
@@ -121,11 +128,10 @@ def series_of(archive: FakeArchive) -> str:
 
 
 def cached(tmp_path: Path) -> list[str]:
-    """What lies in the store's folder, but for its own index and locks."""
+    """What lies in the store's folder, but for its own locks and index, which the watcher may be writing."""
     own = {"datastore_v2.json", ".lock", ".locks", "labels"}
-    return sorted(
-        path.name for folder in (tmp_path / "cache").iterdir() for path in folder.iterdir() if path.name not in own
-    )
+    found = [path for folder in (tmp_path / "cache").iterdir() for path in folder.iterdir() if path.name not in own]
+    return sorted(path.name for path in found if path.is_dir() or not path.name.startswith(UNFINISHED))
 
 
 def label_on(image: str, folder: Path, value: int = 1, suffix: str = ".nii.gz") -> Path:
@@ -162,6 +168,11 @@ def test_a_download_that_breaks_off_leaves_nothing_and_works_the_next_time(tmp_p
     assert len(os.listdir(Path(store.get_image_uri(series_of(archive))).with_suffix("").with_suffix(""))) == SHAPE[0]
 
 
+def test_an_archive_that_does_not_know_any_transfer_syntax_is_asked_for_the_usual_one(store, archive):
+    archive.speaks = None
+    assert Path(store.get_image_uri(series_of(archive))).is_file()
+
+
 def test_two_users_of_one_series_cause_one_download(store, archive):
     archive.delay = 0.3
     with ThreadPoolExecutor(4) as pool:
@@ -187,6 +198,19 @@ def test_only_uids_reach_the_archive_or_the_disk(tmp_path, store, archive, uid):
             call()
         assert "UID" in caught.value.msg
     assert len(archive.asked) == before and cached(tmp_path) == []
+
+
+def test_a_removed_series_leaves_no_file_behind(tmp_path, store, archive):
+    uid = series_of(archive)
+    store.get_image_uri(uid)
+    store.remove_image(uid)
+    assert cached(tmp_path) == []
+
+
+def test_an_upload_beside_the_archive_is_refused(tmp_path, store):
+    with pytest.raises(MONAILabelException) as caught:
+        store.add_image("mine", str(tmp_path / "mine.nii.gz"), {})
+    assert caught.value.msg == "images are read from the archive; send them there"
 
 
 def test_a_series_with_a_missing_slice_is_refused(store, archive):
@@ -262,6 +286,14 @@ def test_bare_bytes_of_a_viewer_become_a_label(tmp_path, store, archive, scratch
     assert not list(scratch.iterdir())
 
 
+def test_bare_bytes_of_another_size_are_refused(tmp_path, store, archive):
+    raw = tmp_path / "label.bin"
+    raw.write_bytes(b"123")
+    with pytest.raises(MONAILabelException) as caught:
+        store.save_label(series_of(archive), str(raw), "final", {})
+    assert caught.value.msg == "label has 3 bytes; it must have one for each of 384 voxels"
+
+
 def test_an_unfinished_label_stays_out_of_the_archive(tmp_path, store, archive):
     uid = series_of(archive)
     store.save_label(uid, str(label_on(store.get_image_uri(uid), tmp_path)), "original", {})
@@ -309,14 +341,14 @@ def test_a_label_that_only_the_archive_has_comes_back(tmp_path, store, archive, 
     store.save_label(uid, str(label_on(store.get_image_uri(uid), tmp_path)), "final", {})
     archive.slices += archive.stored
     archive.stored = []
-    shutil.rmtree(tmp_path / "cache")
 
-    fresh = open_store(tmp_path, archive)
+    fresh = open_store(tmp_path / "another", archive)
     fresh.get_image_uri(uid)
     label = fresh.get_label_uri(str(archive.slices[-1].SeriesInstanceUID), "final", uid)
     image = sitk.Resample(sitk.ReadImage(label), sitk.ReadImage(fresh.get_image_uri(uid)))
     assert np.argwhere(sitk.GetArrayFromImage(image)).tolist() == [[1, 2, 3]]
     assert not list(scratch.iterdir())
+    stop_watching(fresh)
 
 
 @pytest.fixture
@@ -346,7 +378,7 @@ def test_images_and_labels_are_kept(tmp_path, folder, local):
     again = SegVolLocalStore(str(folder))
     assert again.get_image_info("three")["by"] == "me"
     assert Path(again.get_label_uri("three", "final")).read_bytes() == b"label"
-    assert not list(folder.rglob("*.part"))
+    assert not list(folder.rglob(".unfinished-*"))
 
 
 def test_what_others_put_into_the_folder_is_found_and_what_they_take_is_forgotten(folder, local):
@@ -395,7 +427,7 @@ def test_a_copy_that_fails_leaves_the_old_label(tmp_path, folder, local, monkeyp
     with pytest.raises(OSError, match="no space left"):
         local.save_label("one", str(label), "final", {})
     assert Path(local.get_label_uri("one", "final")).read_bytes() == b"old"
-    assert not list(folder.rglob("*.part"))
+    assert not list(folder.rglob(".unfinished-*"))
 
 
 def test_the_index_is_replaced_and_never_rewritten(folder, local, monkeypatch):
@@ -453,17 +485,18 @@ def test_a_watching_store_sees_what_another_one_saved(tmp_path, folder):
             time.sleep(0.05)
         assert watching.get_label_info("two", "final")["by"] == "other"
     finally:
-        watching._observer.stop()
-        watching._observer.join()
+        stop_watching(watching)
 
 
 def test_what_a_killed_writer_left_is_removed_after_an_hour(folder):
     with pytest.raises(KeyboardInterrupt), whole_file(folder / "a.nii") as young:
-        kept = young.with_name(young.name + ".part")
-        kept.write_bytes(b"half")
+        kept = [young.with_name(young.name + "file"), young.with_name(young.name + "folder")]
+        kept[0].write_bytes(b"half")
+        kept[1].mkdir()
         raise KeyboardInterrupt
     remove_abandoned(folder)
-    assert kept.exists()
-    os.utime(kept, (0, 0))
+    assert all(path.exists() for path in kept)
+    for path in kept:
+        os.utime(path, (0, 0))
     remove_abandoned(folder)
-    assert not kept.exists()
+    assert not any(path.exists() for path in kept)

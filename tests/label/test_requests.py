@@ -460,7 +460,9 @@ def test_points_are_the_full_schema_for_deepgrow_alone() -> None:
 def test_several_texts_are_several_targets_and_share_no_points() -> None:
     job = read_request({"text": ["bright", "spleen", "bright"]}, CLASSES)
     assert (job.values, job.names) == ((1, 10, 11), ("bright", "spleen", "bright (2)"))
-    assert refusal({"text": ["bright", "spleen"], "points": [POINT]}, CLASSES).startswith("text: several texts share")
+    for located in ({"points": [POINT]}, {"box": ROI_BOX}):
+        message = refusal({"text": ["bright", "spleen"], **located}, CLASSES)
+        assert message.startswith("text: several texts share no points and no box")
 
 
 def test_coordinates_alone_are_no_prompt() -> None:

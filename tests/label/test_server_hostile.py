@@ -37,7 +37,7 @@ def _send(server: Running, request: Request) -> Answer:
 
 
 def test_the_corpus_is_large():
-    assert len(CORPUS) == 500
+    assert len(CORPUS) == 526
 
 
 @pytest.mark.parametrize("name", CORPUS)
@@ -48,6 +48,5 @@ def test_a_hostile_request_is_refused_in_one_sentence(server, before, name):
     if CORPUS[name][0] != "HEAD":
         assert isinstance(answer.detail, str)
         assert 10 < len(answer.detail) < 400
-        assert not {"\n", "Traceback", "/lib/", str(server.root)} & {answer.detail}
         assert not any(word in answer.detail for word in ("\n", "Traceback", "site-packages", str(server.root)))
     assert server.files() == before

@@ -248,6 +248,9 @@ class _Case:
 
 def _rows(table: TextTable, cases: Iterable[_Case]) -> dict[str, int]:
     """The row of every name of the cases that the table knows."""
+    with exit_on_error():
+        if not isinstance(table, TextTable):
+            raise ValueError("dense_weight needs a closed list of names, which --size small has; base takes any text")
     rows = {}
     for name in {name for case in cases for name in case.names.values()}:
         with contextlib.suppress(ValueError):

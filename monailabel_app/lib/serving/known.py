@@ -42,14 +42,12 @@ def check_known(asked: Asked, uploads: frozenset[str], params: Mapping[str, Any]
 
 
 def has_image(store: Datastore, image: str) -> bool:
-    """Whether the store has an image: by its own `has_image` where it has one, else by asking what it has."""
-    if own := getattr(store, "has_image", None):
-        return bool(own(image))
-    if store.get_image_info(image):
-        return True
-    if isinstance(store, DICOMWebDatastore):
-        return bool(UID.fullmatch(image)) and image in store.list_images()
-    return False
+    """Whether the store has an image; an archive is asked when it is opened, and then says so itself.
+
+    Its list will not do: it is filtered by modality and hours old.
+    """
+    archive = isinstance(store, DICOMWebDatastore)
+    return bool(UID.fullmatch(image)) if archive else bool(store.get_image_info(image))
 
 
 def _lookups(asked: Asked, uploads: frozenset[str]) -> Mapping[str, str]:

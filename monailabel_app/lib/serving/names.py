@@ -58,7 +58,7 @@ def check_file_name(value: str, field: str, suffixes: Sequence[str]) -> str:
         Refusal: 400, unless the last part is a plain name that ends in one of the suffixes.
     """
     name = re.split(r"[/\\]", value)[-1]
-    stem = name.removesuffix(next((s for s in suffixes if name.lower().endswith(s)), "\0"))
+    stem = name.removesuffix(next((s for s in suffixes if name.endswith(s)), "\0"))
     if len(value) > MAX_FILE_NAME or stem == name or not stem or not value.isprintable():
         raise Refusal(400, f"{field} must be a file whose name ends in {' or '.join(suffixes)}")
     check_id(stem, f"the name of {field}")
