@@ -58,11 +58,11 @@ def kill_while_saving(server: Server, shapes: Mapping[str, Shape], kills: int) -
     """
     time.sleep(IDLE_S)
     faults = [f"after the load a temporary file stayed: {path.name}" for path in _temporary(server)]
-    saved, still_open, torn, readable = Saved(), 0, 0, 0
+    saved, still_open, torn, readable = Saved(), 0, set[Path](), 0
     for _ in range(kills):
         _save_and_kill(server, shapes, saved)
         still_open += saved.open
-        torn += len(list(server.studies.rglob(".unfinished-*")))
+        torn |= set(server.studies.rglob(".unfinished-*"))
         faults += [f"before the restart: {fault}" for fault in _lost(server, shapes, saved)[0]]
         server.start()
         lost, readable = _lost(server, shapes, saved)
@@ -72,7 +72,7 @@ def kill_while_saving(server: Server, shapes: Mapping[str, Shape], kills: int) -
         "kills while labels were saved": f"{kills}, {WRITERS} writers",
         "labels acknowledged": f"{saved.answers.count(SAVED)}, to {len(saved.acknowledged)} places",
         "labels under way at the kills": str(still_open),
-        "unfinished files that the kills left": str(torn),
+        "unfinished files that the kills left": str(len(torn)),
         "labels listed and readable at the end": str(readable),
     }, list(dict.fromkeys(faults))
 

@@ -1,15 +1,18 @@
 """The MONAI Label app: SegVol by points, box and text for OHIF, Slicer and REST clients.
 
-conf (strings)   size small|base, bundle, checkpoint, tokenizer, device, cache_mib, classes, defaults
+conf (strings)   size small|base, bundle, checkpoint, tokenizer, device, cache_mib, defaults
 one Engine       network and memory, shared by
 three tasks      segvol (deepgrow), segvol_classes (vista3d), segvol_text (segmentation)
 """
 
 import logging
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +39,7 @@ logger = logging.getLogger(__name__)
 
 DEFAULT_NAMES = "liver,spleen,left kidney,right kidney"
 CACHE_MIB = "4096"
+HOUR_S = 3600
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 
 
@@ -73,6 +77,7 @@ class SegVolApp(MONAILabelApp):
             description="Segment a CT from points, a box, text or any mix of them; research only",
             version=self.bundle.version,
         )
+        self._auto_update_scoring = False  # a second process at every start and sample; scores come when asked for
 
     def init_infers(self) -> dict[str, InferTask]:
         """One task for each panel of the viewers."""
@@ -198,6 +203,14 @@ class SegVolApp(MONAILabelApp):
     def _algorithm(self) -> Algorithm:
         return Algorithm("SegVol", self.bundle.version, self.engine.weights()["sha256"])
 
+    def cleanup_sessions(self) -> None:
+        """Remove expired sessions, and those that a killed server left half made, which the stock method trips over."""
+        if self._sessions is None:
+            return
+        remove_half_made(Path(self._sessions.store_path))
+        with suppress(AttributeError):  # one is being made right now; the next turn comes in five minutes
+            super().cleanup_sessions()
+
     def _download_dcmqi_tools(self) -> None:
         """Nothing is downloaded: DICOM SEG is written without dcmqi."""
 
@@ -218,6 +231,13 @@ def _quietly(call: Callable[..., Any], *args: Any) -> None:
         call(*args)
     except Exception:  # noqa: BLE001
         logger.warning("an image could not be prepared ahead", exc_info=True)
+
+
+def remove_half_made(sessions: Path) -> None:
+    """Remove session folders without their meta file that nobody has touched for an hour."""
+    for folder in sessions.iterdir() if sessions.is_dir() else ():
+        if folder.is_dir() and not (folder / "meta.info").is_file() and time.time() - folder.stat().st_mtime > HOUR_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _device(text: str) -> str:

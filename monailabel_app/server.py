@@ -7,7 +7,6 @@ thread, so that /info answers while another image is being segmented.
 import os
 
 os.environ.setdefault("MONAI_LABEL_RELOAD_APP_LIB", "false")  # one copy of `lib`, for the server and for the app
-os.environ.setdefault("MONAI_LABEL_AUTO_UPDATE_SCORING", "false")  # scoring when asked for, not at every start
 
 from lib.serving.gate import make_app  # noqa: E402
 from lib.serving.limits import Limits  # noqa: E402

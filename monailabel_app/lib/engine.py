@@ -168,7 +168,7 @@ class Engine:
             with clock("preprocess"):
                 for step in rest:
                     data = _telling(step, data, path=path)
-            return data["image"]
+            return data["image"].clone()  # the crop is a view, which would keep the whole volume
 
         volume, found = self.memory.get(("volume", identity), make, lambda v: v.numel() * v.element_size())
         clock.found("volume", found)

@@ -1,6 +1,7 @@
 """The app as MONAI Label starts it: settings, models, the next sample, batch and scoring."""
 
 import logging
+import os
 from pathlib import Path
 from typing import Any
 
@@ -153,3 +154,13 @@ def test_a_segment_is_coded_by_the_vocabulary(app, name, code, side):
 def test_label_info_without_values_names_them_in_ascending_order(app):
     named = app._segments_for([{"name": "liver"}, {"name": "spleen"}], [9, 2])
     assert {segment.value: segment.name for segment in named} == {2: "liver", 9: "spleen"}
+
+
+def test_a_session_that_a_killed_server_left_half_made_ends_no_start(app, monkeypatch, tmp_path):
+    old, young = tmp_path / "old", tmp_path / "young"
+    old.mkdir()
+    young.mkdir()
+    os.utime(old, (0, 0))
+    monkeypatch.setattr(app.sessions(), "store_path", str(tmp_path))
+    app.cleanup_sessions()
+    assert not old.exists() and young.exists()

@@ -225,7 +225,7 @@ def test_nothing_is_saved_where_nothing_was_asked_or_drawn(app, monkeypatch):
     monkeypatch.setattr(app.datastore(), "save_label", lambda *args: stored.append(args))
     request = {"model": "segvol_text", "image": "phantom", "text_prompt": "liver"}
     app.infer(request)
-    empty = Segmentation(np.zeros(SHAPE, np.uint8), np.eye(4), np.zeros((2, 2, 2), np.uint8), [], [[]], [], {})
+    empty = Segmentation(np.zeros(SHAPE, np.uint8), np.eye(4), np.zeros((2, 2, 2), np.uint8), [], [[]], False, [], {})
     monkeypatch.setattr(app.engine, "segment", lambda *args: empty)
     result = app.infer(request | {"save_to_study": True})
     assert result["params"]["messages"] == ["nothing was drawn, so that nothing was saved"]
