@@ -35,8 +35,9 @@ class SegVolLocalStore(LocalDatastore):
         self._between_processes = FileLock(os.path.join(datastore_path, ".lock"))
         super().__init__(datastore_path, *args, **kwargs)
         labels = Path(self._datastore.label_path(None))
-        for folder in {Path(datastore_path), Path(self._datastore.image_path()), *labels.iterdir()}:
-            remove_abandoned(folder)
+        with self._between_processes:
+            for folder in {Path(datastore_path), Path(self._datastore.image_path()), *labels.iterdir()}:
+                remove_abandoned(folder, files_at_once=True)
         if hasattr(self, "_handler"):
             self._handler.on_moved = self._on_moved
 

@@ -30,12 +30,21 @@ def whole_file(target: Path) -> Iterator[Path]:
             unfinished.unlink()
 
 
-def remove_abandoned(folder: Path, older_than_s: float = _ABANDONED_S) -> None:
-    """Delete the files and folders that killed writers left in ``folder``; younger ones may be another process's."""
+def remove_abandoned(folder: Path, files_at_once: bool = False) -> None:
+    """Delete what killed writers left in ``folder``.
+
+    Args:
+        folder: where they wrote.
+        files_at_once: delete files of any age, for a caller who holds the lock of all who write them; all else may be
+            another process's for an hour.
+    """
     for path in folder.glob(f"{UNFINISHED}*"):
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > older_than_s:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            old = time.time() - path.stat().st_mtime > _ABANDONED_S
+            if path.is_dir() and old:
+                shutil.rmtree(path)
+            elif path.is_file() and (old or files_at_once):
+                path.unlink()
 
 
 def _sync(path: Path) -> None:

@@ -500,3 +500,12 @@ def test_what_a_killed_writer_left_is_removed_after_an_hour(folder):
         os.utime(path, (0, 0))
     remove_abandoned(folder)
     assert not any(path.exists() for path in kept)
+
+
+def test_a_start_removes_what_a_killed_writer_left_at_once_and_no_running_download(folder):
+    left, running = folder / "labels" / "final" / ".unfinished-file", folder / ".unfinished-folder"
+    left.parent.mkdir(parents=True, exist_ok=True)
+    left.write_bytes(b"half")
+    running.mkdir()
+    SegVolLocalStore(str(folder))
+    assert not left.exists() and running.exists()
