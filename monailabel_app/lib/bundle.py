@@ -4,7 +4,6 @@ Nothing here imports the bundle's scripts; what they are is the configs' busines
 """
 
 import json
-import logging
 import threading
 from collections.abc import Sequence
 from functools import cached_property
@@ -12,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from monai.bundle import ConfigParser
-
-logger = logging.getLogger(__name__)
 
 SIZES = ("base", "small")
 MODES = ("zoom", "published", "resize", "sliding_window")
