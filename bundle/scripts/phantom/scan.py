@@ -43,13 +43,13 @@ class Phantom:
     Attributes:
         image: (i, j, k) int16 Hounsfield units; i, j, k grow to the patient's right, front and head.
         label: (i, j, k) uint8, 0 is background.
-        names: value -> name of every structure present in the label.
+        names: value -> name of every structure present in the label; None for a shape without one.
         affine: (4, 4) voxel indices to RAS mm.
     """
 
     image: np.ndarray
     label: np.ndarray
-    names: dict[int, str]
+    names: dict[int, str | None]
     affine: np.ndarray
 
 
@@ -83,7 +83,7 @@ def make_phantom(
     hu, label = paint(patient, grid.axes, rng)
     image = scan(hu, grid, rng)
     drop_small(label)
-    names = {int(v): STRUCTURES[int(v)] for v in np.unique(label) if v}
+    names: dict[int, str | None] = {int(v): STRUCTURES[int(v)] for v in np.unique(label) if v}
     affine = np.diag([*grid.spacing, 1.0])
     affine[:3, 3] = np.round(rng.uniform(-300, 300, 3), 2)
     return Phantom(image, label, names, affine)

@@ -171,13 +171,14 @@ def smooth_course(points: Points, radii: np.ndarray, per_segment: int = 3) -> np
     return np.concatenate([curve.reshape(-1, 4), knots[-1:]])
 
 
-def spline_noise(rng: np.random.Generator, axes: Sequence[np.ndarray], pitch: float) -> np.ndarray:
-    """Smooth noise of unit variance at the tensor grid of `axes` (mm), with knots every `pitch` mm.
+def spline_noise(
+    rng: np.random.Generator, axes: Sequence[np.ndarray], pitch: float, reach: Sequence[float] = (300, 300, 520)
+) -> np.ndarray:
+    """Smooth noise of unit variance at the tensor grid of `axes` (mm), with knots every `pitch` mm up to `reach`.
 
     The knots lie in the patient, so that one generator state means one field on whatever grid it is seen.
     """
-    reach = np.array([300.0, 300.0, 520.0])
-    counts = (2 * reach / pitch).astype(int) + 4
+    counts = (2 * np.array(reach, np.float64) / pitch).astype(int) + 4
     field = rng.standard_normal(counts).astype(np.float32)
     for axis, count, half in zip(axes, counts, reach, strict=True):
         weights = bspline_weights((np.asarray(axis) + half) / pitch + 1, int(count))
