@@ -8,6 +8,7 @@ from scripts.training.datasets import PromptedViews, collate_views
 from scripts.training.dense import UNKNOWN, DenseHead, class_map, dense_loss
 from scripts.training.forward import EncodeOnceDecodeMany, PrepareBatch
 from scripts.training.losses import PromptLoss
+from scripts.training.prepared import PreparedCase
 from scripts.vocabulary import Vocabulary
 
 
@@ -74,12 +75,12 @@ def test_encoder_and_head_learn_from_one_forward_call(table: TextTable, per_step
     label = np.zeros((1, 8, 8, 8), np.uint8)
     label[0, 2:6, 2:6, 2:6] = 1
     case = {"image": torch.rand(1, 8, 8, 8), "label": torch.from_numpy(label), "labels": {"1": "liver"}}
-    views = PromptedViews([{**case, "complete": True}], (8, 8, 8), 2, targets=1, table=table)
+    views = PromptedViews([PreparedCase({**case, "complete": True})], (8, 8, 8), 2, targets=1, table=table)
     batch = collate_views([views[0], views[1]])
-    image, target, _, kwargs = PrepareBatch(table, per_step=per_step)(batch, torch.device("cpu"))
+    image, target, _, kwargs = PrepareBatch(table, 256, per_step=per_step)(batch, torch.device("cpu"))
     network = Network()
     model = EncodeOnceDecodeMany(network, dense_head=DenseHead(3, (4, 4, 4), 2))
-    prompted, named = model(image, **kwargs)
-    assert prompted.shape == (per_step, 2, 1, 8, 8, 8) and named.shape == (2, 3, 4, 4, 4)
-    PromptLoss(dense_weight=0.5)((prompted, named), target).backward()
+    output = model(image, **kwargs)
+    assert output["logits"].shape == (per_step, 2, 1, 8, 8, 8) and output["classes"].shape == (2, 3, 4, 4, 4)
+    PromptLoss(dense_weight=0.5)(output, target).backward()
     assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())

@@ -79,6 +79,20 @@ def load_for_run(network: nn.Module, path: Any) -> CheckpointInfo:
         return load_checkpoint(network, as_path(path, "checkpoint") or "")
 
 
+def load_for_training(network: nn.Module, path: Any) -> None:
+    """Start training from ``path``, a whole model or a pre-trained image encoder alone, as a step of a config.
+
+    Raises:
+        SystemExit: one line, for a file that cannot be loaded.
+    """
+    with exit_on_error():
+        file = as_path(path, "checkpoint") or ""
+        if _holds_mask_decoder(Path(file)):
+            load_checkpoint(network, file)
+        else:
+            load_image_encoder(network, file)
+
+
 def load_image_encoder(network: nn.Module, path: str | Path) -> list[str]:
     """Load a pre-trained ViT (ViT_pretrain.ckpt, or a whole model) into ``network.image_encoder``, for training.
 
@@ -184,6 +198,10 @@ def _to_our_names(state: State) -> State:
         if not _UNREAD.search(name):
             renamed[name] = value
     return renamed
+
+
+def _holds_mask_decoder(path: Path) -> bool:
+    return any(name.startswith("mask_decoder.") for name in _to_our_names(_weights_of(_read(path), path)))
 
 
 def _refuse_encoder_only(state: State, path: Path) -> None:

@@ -1,97 +1,95 @@
-"""Labelled volumes become prompted views: the whole volume, a window, or something between (multi-size training)."""
+"""Prepared cases become prompted views, true masks and pseudo masks alike (Algorithm 1 of the paper, section B)."""
 
 import contextlib
-import json
-import logging
-from collections.abc import Callable, Iterable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.utils import convert_to_tensor
-from torch.nn import functional as F
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
 from ..arguments import exit_on_error
 from ..text_encoder import TextTable
 from .dense import class_map
-from .sampling import sample_box, sample_points
+from .prepared import PreparedCase
+from .sampling import sample_box, sample_points, sample_pseudo_box
+from .views import View, draw_view
 
-logger = logging.getLogger(__name__)
+RIGHT = 2  # the axis of (D, H, W) that runs from left to right
+NOTHING = -1  # a label value that no voxel has
 
-
-def read_datalist(path: str | Path | Sequence[str | Path], split: str | None = None) -> list[dict[str, Any]]:
-    """Cases of one or more datalists.
-
-    A datalist is a JSON file ``{"cases": [{"image", "label", "labels": {"1": "liver"}, "split"}, ...]}``; paths in it
-    are relative to its folder. ``"complete": true`` in a case says that what is not labelled in it is not there.
-
-    Args:
-        path: the file, or several.
-        split: only cases of this split; None takes all.
-
-    Raises:
-        ValueError: for a missing file, another format, or no case left.
-    """
-    paths = [path] if isinstance(path, str | Path) else list(path)
-    cases = [case for p in paths for case in _cases_of(Path(p)) if split in (None, case.get("split"))]
-    if not cases:
-        raise ValueError(f"datalist: {[str(p) for p in paths]} holds no case of split {split!r}")
-    return cases
+PSEUDO_EXTRA = (4, 10)  # further positive points of a pseudo mask, as published
+STACKED = ("image", "classes")
+JOINED = (
+    *("masks", "points", "point_labels", "boxes"),
+    *("pseudo_point_masks", "pseudo_points", "pseudo_point_labels", "pseudo_box_masks", "pseudo_boxes"),
+)
 
 
 class PromptedViews(Dataset):
-    """Random views of prepared cases, each with prompts for some of its structures.
+    """Random views of prepared cases, each with prompts for some of its structures and for some pseudo masks.
 
     A view is drawn from (seed, epoch, index) alone, so that a resumed run sees what an unbroken one would.
 
     Args:
-        cases: prepared cases: ``image`` (1, D, H, W) in [0, 1], ``label`` (1, D, H, W), ``labels`` value -> name.
+        cases: labelled cases, with pseudo masks where ``pseudo_masks`` asks for them.
         roi_size: (d, h, w) of a view.
         length: views per epoch.
         targets: structures per view, each with its prompts.
+        pseudo_masks: pseudo masks per view, an even number: one half is asked for by points, the other by boxes.
         seed: of all random draws.
         whole: share of views that show the whole volume (the zoom-out view).
         window: share of views at full resolution (the zoom-in view); the rest lies between the two.
+        flip: probability of mirroring, for each axis; "left" and "right" in names change places with the sides.
         absent: share of targets that name a structure that is labelled in the case but not in the view.
         jitter: boxes move by up to this share of their length.
-        max_extra: more positive points.
-        max_negative: negative points.
+        single: share of point prompts that are one click.
+        max_points: at most so many further points of each sign.
         intensity: largest random shift and scale of intensities, drawn in half of the views.
         minimum_voxels: a structure counts as present in a view from this size on.
         table: names as rows, for dense supervision; None leaves ``classes`` out.
+
+    Raises:
+        ValueError: for an odd number of pseudo masks.
     """
 
     def __init__(
         self,
-        cases: Iterable[dict[str, Any]],
+        cases: Sequence[PreparedCase],
         roi_size: Sequence[int],
         length: int,
         targets: int = 2,
+        pseudo_masks: int = 0,
         seed: int = 0,
         whole: float = 0.4,
         window: float = 0.4,
+        flip: float = 0.0,
         absent: float = 0.1,
         jitter: float = 0.1,
-        max_extra: int = 5,
-        max_negative: int = 5,
+        single: float = 0.5,
+        max_points: int = 10,
         intensity: float = 0.1,
         minimum_voxels: int = 20,
         table: TextTable | None = None,
     ) -> None:
-        self.cases = [_Case(case) for case in cases]
+        with exit_on_error():
+            if pseudo_masks < 0 or pseudo_masks % 2:
+                raise ValueError(f"pseudo_masks is {pseudo_masks}; it takes 0 or an even number, 6 as published")
+            if whole < 0 or window < 0 or whole + window > 1:
+                raise ValueError(f"whole_share {whole} and window_share {window} are shares of 1")
+        self.cases = list(cases)
         self.rows = None if table is None else _rows(table, self.cases)
         self.roi_size = tuple(int(n) for n in roi_size)
         self.length = length
         self.targets = targets
+        self.pseudo_masks = pseudo_masks
         self.seed = seed
-        self.shares = (whole, window)
+        self.shares = {"whole": whole, "window": window, "flip": flip}
         self.absent = absent
         self.jitter = jitter
-        self.max_points = (max_extra, max_negative)
+        self.single = single
+        self.max_points = max_points
         self.intensity = intensity
         self.minimum_voxels = minimum_voxels
         self.epoch = 0
@@ -105,59 +103,70 @@ class PromptedViews(Dataset):
         return self.length
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One view: ``image`` (1, *roi), ``masks`` (K, 1, *roi), ``points``, ``point_labels``, ``boxes``, ``names``,
-        ``draw``, a number for choices that concern a whole batch, and with a table ``classes`` (``dense.class_map``).
+        """One view.
+
+        ``image`` (1, *roi); of K true masks ``masks`` (K, 1, *roi), ``points``, ``point_labels``, ``boxes`` and
+        ``names``; of M pseudo masks by points ``pseudo_point_masks`` (M, 1, *roi), ``pseudo_points`` and
+        ``pseudo_point_labels``, and of M by boxes ``pseudo_box_masks`` and ``pseudo_boxes``; ``draw``, a number for
+        choices that concern a whole batch; with a table ``classes`` (``dense.class_map``).
         """
         rng = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[int(rng.integers(len(self.cases)))]
-        image, label = self._view(case, rng)
-        chosen = self._choose(case, label.numpy(), rng)
-        masks = np.stack([label.numpy() == value for value in chosen])
-        drawn = [sample_points(mask, rng, *self.max_points) for mask in masks]
-        view = {
-            "image": self._augment(image, rng).unsqueeze(0),
-            "masks": torch.from_numpy(masks).unsqueeze(1),
-            "points": torch.from_numpy(np.stack([points for points, _ in drawn])),
-            "point_labels": torch.from_numpy(np.stack([labels for _, labels in drawn])),
-            "boxes": torch.from_numpy(np.stack([sample_box(mask, rng, self.jitter) for mask in masks])),
-            "names": [case.names[value] for value in chosen],
+        centre = case.centre(rng) if rng.random() < 2 / 3 else None
+        view = draw_view(case.image.shape, self.roi_size, centre, rng, **self.shares)
+        label = view.of(case.label)
+        names = _names_in(view, case)
+        item = {
+            "image": self._augment(view.of(case.image), rng).unsqueeze(0),
+            **self._true_prompts(label, names, rng),
             "draw": int(rng.integers(2**31)),
         }
+        if self.pseudo_masks:
+            item |= self._pseudo_prompts(view.of(case.pseudo_mask), rng)
         if self.rows is not None:
-            view["classes"] = class_map(label, case.names, self.rows, case.complete)
-        return view
+            item["classes"] = class_map(label, names, self.rows, case.complete)
+        return item
 
-    def _view(self, case: "_Case", rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """A sub-volume of the case, resized to the roi: image float32 and label, both (*roi)."""
-        full = case.image.shape
-        low = np.minimum(self.roi_size, full)
-        kind = rng.random()
-        if kind < self.shares[0]:
-            size = np.array(full)
-        elif kind < sum(self.shares):
-            size = np.array(self.roi_size)
-        else:
-            size = np.rint(low + rng.random(3) * (np.array(full) - low)).astype(int)
-        centre = case.voxel(rng) if rng.random() < 2 / 3 else rng.integers(0, full)
-        start = np.clip(centre - rng.integers(0, np.minimum(size, full)), 0, np.maximum(np.array(full) - size, 0))
-        box = tuple(slice(int(a), int(a + n)) for a, n in zip(start, np.minimum(size, full), strict=True))
-        image, label = case.image[box].float(), case.label[box]
-        padding = [p for n, s in zip(reversed(size), reversed(image.shape), strict=True) for p in _split(n - s)]
-        return self._resize(F.pad(image, padding)), self._resize(F.pad(label, padding)).to(label.dtype)
+    def _true_prompts(
+        self, label: torch.Tensor, names: dict[int, str | None], rng: np.random.Generator
+    ) -> dict[str, Any]:
+        chosen = self._choose(label, names, rng)
+        masks = [label == value for value in chosen]
+        most = (0, self.max_points)
+        drawn = [sample_points(mask, rng, most, most, self.single) for mask in masks]
+        return {
+            "masks": torch.stack(masks).unsqueeze(1),
+            "points": torch.stack([points for points, _ in drawn]),
+            "point_labels": torch.stack([labels for _, labels in drawn]),
+            "boxes": torch.stack([sample_box(mask, rng, self.jitter) for mask in masks]),
+            "names": [names.get(value) for value in chosen],
+        }
 
-    def _resize(self, volume: torch.Tensor) -> torch.Tensor:
-        if tuple(volume.shape) == self.roi_size:
-            return volume
-        return F.interpolate(volume[None, None].float(), self.roi_size, mode="nearest-exact")[0, 0]
+    def _pseudo_prompts(self, regions: torch.Tensor, rng: np.random.Generator) -> dict[str, Any]:
+        """Pseudo masks of the view, points and boxes in turn; without any the masks are empty, and weigh nothing."""
+        counts = torch.bincount(regions.reshape(-1).long())
+        there = [n for n in range(1, len(counts)) if counts[n] >= self.minimum_voxels]
+        chosen = [int(rng.choice(there)) if there else 0 for _ in range(self.pseudo_masks)]
+        by_point = [regions == n if n else torch.zeros_like(regions, dtype=torch.bool) for n in chosen[::2]]
+        drawn = [sample_points(mask, rng, PSEUDO_EXTRA, (0, self.max_points)) for mask in by_point]
+        nothing = torch.zeros(6, device=regions.device), torch.zeros_like(regions, dtype=torch.bool)
+        by_box = [sample_pseudo_box(regions, n, rng, self.jitter) if n else nothing for n in chosen[1::2]]
+        return {
+            "pseudo_point_masks": torch.stack(by_point).unsqueeze(1),
+            "pseudo_points": torch.stack([points for points, _ in drawn]),
+            "pseudo_point_labels": torch.stack([labels for _, labels in drawn]),
+            "pseudo_box_masks": torch.stack([mask for _, mask in by_box]).unsqueeze(1),
+            "pseudo_boxes": torch.stack([box for box, _ in by_box]),
+        }
 
-    def _choose(self, case: "_Case", label: np.ndarray, rng: np.random.Generator) -> list[int]:
-        values, counts = np.unique(label, return_counts=True)
-        present = [int(v) for v, n in zip(values, counts, strict=True) if v in case.names and n >= self.minimum_voxels]
-        missing = [v for v in case.names if v not in values]
+    def _choose(self, label: torch.Tensor, names: dict[int, str | None], rng: np.random.Generator) -> list[int]:
+        values, counts = (tensor.tolist() for tensor in torch.unique(label, return_counts=True))
+        present = [v for v, n in zip(values, counts, strict=True) if v in names and n >= self.minimum_voxels]
+        missing = [v for v, name in names.items() if name is not None and v not in values]
         chosen = []
         for _ in range(self.targets):
             pool = missing if missing and (not present or rng.random() < self.absent) else present
-            chosen.append(int(rng.choice(pool or list(case.names))))
+            chosen.append(int(rng.choice(pool or list(names) or [NOTHING])))
         return chosen
 
     def _augment(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
@@ -168,113 +177,33 @@ class PromptedViews(Dataset):
 
 
 def collate_views(views: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Stack images; line the prompts of all views up one after another, N = views x targets."""
-    batch: dict[str, Any] = {"image": torch.stack([v["image"] for v in views])}
-    for key in ("masks", "points", "point_labels", "boxes"):
-        batch[key] = torch.cat([v[key] for v in views])
-    if "classes" in views[0]:
-        batch["classes"] = torch.stack([v["classes"] for v in views])
+    """Stack what a view has once; line up what it has for each prompt, one view after another."""
+    batch: dict[str, Any] = {key: torch.stack([v[key] for v in views]) for key in STACKED if key in views[0]}
+    batch |= {key: torch.cat([v[key] for v in views]) for key in JOINED if key in views[0]}
     batch["draw"] = views[0]["draw"]
     batch["names"] = [name for v in views for name in v["names"]]
     return batch
 
 
-@exit_on_error()
-def load_cases(
-    datalist: str | Path | Sequence[str | Path],
-    split: str | None,
-    transform: Callable[[dict[str, Any]], dict[str, Any]],
-) -> list[dict[str, Any]]:
-    """``read_datalist`` and ``prepare_cases`` as a step of a config.
-
-    Raises:
-        SystemExit: one line, for a datalist that cannot be used.
-    """
-    return prepare_cases(read_datalist(datalist, split), transform)
+def _names_in(view: View, case: PreparedCase) -> dict[int, str | None]:
+    """The names of the case as the view shows it: mirrored, its sides change places."""
+    if RIGHT not in view.flips:
+        return case.names
+    return {value: name if name is None else _other_side(name) for value, name in case.names.items()}
 
 
-def prepare_cases(
-    datalist: Sequence[dict[str, Any]], transform: Callable[[dict[str, Any]], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Run the deterministic transforms once and keep the results compactly in memory; a bad case is left out.
-
-    Raises:
-        ValueError: where no case is left.
-    """
-    prepared = []
-    for case in tqdm(datalist, desc="load cases", unit="case"):
-        try:
-            data = transform(dict(case))
-        except (ValueError, RuntimeError) as error:
-            logger.warning("left out %s: %s", case["image"], " ".join(str(error.__cause__ or error).split()))
-            continue
-        image, label = (convert_to_tensor(data[key], track_meta=False) for key in ("image", "label"))
-        prepared.append(
-            {
-                "image": image.half(),
-                "label": label,
-                "labels": case["labels"],
-                "complete": case.get("complete", False),
-            }
-        )
-    if not prepared:
-        raise ValueError(f"datalist: none of its {len(datalist)} cases can be used")
-    return prepared
+def _other_side(name: str) -> str:
+    sides = {"left": "right", "right": "left"}
+    return " ".join(sides.get(word, word) for word in name.split(" "))
 
 
-class _Case:
-    """One prepared volume with the voxels that a view may be centred on."""
-
-    def __init__(self, case: dict[str, Any]) -> None:
-        self.image = case["image"][0]
-        label = case["label"][0]
-        self.label = label.to(torch.uint8 if label.max() < 256 else torch.int16)
-        self.names = {int(v): str(name) for v, name in case["labels"].items()}
-        self.complete = bool(case.get("complete", False))
-        array, rng = self.label.numpy(), np.random.default_rng(0)
-        self._voxels = []
-        for value in self.names:
-            flat = np.flatnonzero(array == value)
-            if len(flat):
-                picked = rng.choice(flat, min(256, len(flat)), replace=False)
-                self._voxels.append(np.stack(np.unravel_index(picked, array.shape), axis=1))
-
-    def voxel(self, rng: np.random.Generator) -> np.ndarray:
-        """A voxel of a random structure; the middle where nothing is labelled."""
-        if not self._voxels:
-            return np.array(self.image.shape) // 2
-        return rng.choice(self._voxels[int(rng.integers(len(self._voxels)))])
-
-
-def _rows(table: TextTable, cases: Iterable[_Case]) -> dict[str, int]:
+def _rows(table: TextTable, cases: Sequence[PreparedCase]) -> dict[str, int]:
     """The row of every name of the cases that the table knows."""
     with exit_on_error():
         if not isinstance(table, TextTable):
             raise ValueError("dense_weight needs a closed list of names, which --size small has; base takes any text")
     rows = {}
-    for name in {name for case in cases for name in case.names.values()}:
+    for name in {name for case in cases for name in case.names.values() if name}:
         with contextlib.suppress(ValueError):
             rows[name] = table.names.index(table.resolve(name))
     return rows
-
-
-def _cases_of(path: Path) -> list[dict[str, Any]]:
-    if not path.is_file():
-        raise ValueError(f"datalist: {path} does not exist")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"datalist: {path} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
-        raise ValueError(f'datalist: {path} is not of the form {{"cases": [...]}}')
-    for number, case in enumerate(content["cases"], start=1):
-        if not isinstance(case, dict) or not {"image", "label", "labels"} <= case.keys():
-            raise ValueError(f"datalist: case {number} of {path} lacks image, label or labels")
-    return [
-        {**case, "image": str(path.parent / case["image"]), "label": str(path.parent / case["label"])}
-        for case in content["cases"]
-    ]
-
-
-def _split(total: int) -> tuple[int, int]:
-    return int(total) // 2, int(total) - int(total) // 2

@@ -37,12 +37,14 @@ class DenseHead(nn.Module):
         return logits.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(b, self.classes, d * x, h * y, w * z)
 
 
-def class_map(label: torch.Tensor, names: Mapping[int, str], rows: Mapping[str, int], complete: bool) -> torch.Tensor:
+def class_map(
+    label: torch.Tensor, names: Mapping[int, str | None], rows: Mapping[str, int], complete: bool
+) -> torch.Tensor:
     """What a view's labels say of each voxel of a ``DenseHead``'s output.
 
     Args:
         label: (d, h, w) label values.
-        names: label value -> name.
+        names: label value -> name, None for a structure without one.
         rows: name -> row of the head's classes, counted from 0; other names are unknown.
         complete: whether every structure of ``rows`` is labelled wherever it is, so that the rest is background.
 

@@ -20,6 +20,7 @@ def masks_of(combination: str | None, combinations: tuple[str, ...]) -> Callable
         if not counted.any():  # a metric takes no empty batch, but skips a pair of empty masks
             nothing = torch.zeros_like(masks[:1], dtype=torch.float32)
             return nothing, nothing
-        return (output["pred"] > 0)[counted].float(), masks.expand(len(combinations), *masks.shape)[counted].float()
+        truth = masks.expand(len(combinations), *masks.shape)
+        return (output["pred"]["logits"] > 0)[counted].float(), truth[counted].float()
 
     return transform

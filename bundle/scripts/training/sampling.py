@@ -1,61 +1,98 @@
-"""Prompts drawn from a mask, as a user would give them (paper section 2.3): points, jittered boxes."""
+"""Prompts drawn from a mask, as a user would give them (paper section 2.3): points, jittered boxes.
+
+Masks are tensors and stay where they are, on the CPU or a GPU; the draws come from a numpy generator, so that the same
+seed gives the same prompts on both.
+"""
 
 import numpy as np
+import torch
+
+TAKEN_IN = 0.9  # a pseudo mask belongs to a box prompt where more of it than this lies inside the box
 
 
 def sample_points(
-    mask: np.ndarray, rng: np.random.Generator, max_extra: int, max_negative: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """One positive point, and in half of the draws more points of both signs.
+    mask: torch.Tensor,
+    rng: np.random.Generator,
+    extra: tuple[int, int],
+    negative: tuple[int, int],
+    single: float = 0.0,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """One positive point, and more points of both signs.
 
     Args:
         mask: (d, h, w) bool.
         rng: the only source of chance.
-        max_extra: at most so many more positive points.
-        max_negative: at most so many negative points.
+        extra: fewest and most further positive points.
+        negative: fewest and most negative points.
+        single: share of draws that stay at the one positive point, as a user begins.
 
     Returns:
-        points (P, 3) float32 voxels and point_labels (P,) int64, with P = 1 + max_extra + max_negative; places
-        that no point takes are labelled -1 (ignored), all of them for an empty mask.
+        points (P, 3) float32 voxels and point_labels (P,) int64 on the device of the mask, P = 1 + the most of both;
+        places that no point takes are labelled -1 (ignored), all of them for an empty mask.
     """
-    size = 1 + max_extra + max_negative
-    points = np.zeros((size, 3), np.float32)
-    labels = np.full(size, -1, np.int64)
-    inside = np.flatnonzero(mask)
+    size = 1 + extra[1] + negative[1]
+    points = torch.zeros(size, 3, device=mask.device)
+    labels = torch.full((size,), -1, dtype=torch.int64, device=mask.device)
+    alone = rng.random() < single
+    positives = 1 + (0 if alone else int(rng.integers(extra[0], extra[1] + 1)))
+    negatives = 0 if alone else int(rng.integers(negative[0], negative[1] + 1))
+    shares = rng.random(size)  # drawn whatever the mask holds
+    inside, outside = mask.reshape(-1).nonzero()[:, 0], (~mask).reshape(-1).nonzero()[:, 0]
     if not len(inside):
         return points, labels
-    many = rng.random() < 0.5
-    positive = 1 + (int(rng.integers(0, max_extra + 1)) if many else 0)
-    negative = int(rng.integers(0, max_negative + 1)) if many else 0
-    picked = [rng.choice(inside, positive)]
-    if negative:
-        picked.append(_outside(mask, rng, negative))
-    flat = np.concatenate(picked)
-    points[: len(flat)] = np.stack(np.unravel_index(flat, mask.shape), axis=1)
-    labels[:positive] = 1
-    labels[positive : len(flat)] = 0
+    negatives = min(negatives, len(outside))  # a full mask has no outside
+    flat = torch.cat([_picked(inside, shares[:positives]), _picked(outside, shares[positives : positives + negatives])])
+    points[: len(flat)] = torch.stack(torch.unravel_index(flat, mask.shape), dim=1).float()
+    labels[:positives] = 1
+    labels[positives : len(flat)] = 0
     return points, labels
 
 
-def sample_box(mask: np.ndarray, rng: np.random.Generator, jitter: float) -> np.ndarray:
+def sample_box(mask: torch.Tensor, rng: np.random.Generator, jitter: float) -> torch.Tensor:
     """The mask's bounding box (6,) float32 d0, h0, w0, d1, h1, w1, each side moved by up to ``jitter`` of its length.
 
     The box stays inside the array and holds at least one voxel; it is all zeros for an empty mask.
     """
-    if not mask.any():
-        return np.zeros(6, np.float32)
-    corners = []
-    for axis in range(3):
-        along = np.flatnonzero(mask.any(axis=tuple(a for a in range(3) if a != axis)))
-        reach = jitter * (along[-1] - along[0] + 1)
-        low, high = along[[0, -1]] + rng.uniform(-reach, reach, 2)
-        last = mask.shape[axis] - 1
-        low = np.clip(np.rint(low), 0, last)
-        corners.append((low, np.clip(np.rint(high), low, last)))
-    return np.array([c[0] for c in corners] + [c[1] for c in corners], np.float32)
+    moves = torch.from_numpy(rng.uniform(-jitter, jitter, (2, 3)).astype(np.float32)).to(mask.device)
+    inside = mask.nonzero()
+    if not len(inside):
+        return torch.zeros(6, device=mask.device)
+    low, high = inside.amin(dim=0), inside.amax(dim=0)
+    length = high - low + 1
+    last = torch.tensor(mask.shape, device=mask.device) - 1
+    low = (low + moves[0] * length).round().clamp(min=0).minimum(last)
+    high = (high + moves[1] * length).round().maximum(low).minimum(last)
+    return torch.cat([low, high])
 
 
-def _outside(mask: np.ndarray, rng: np.random.Generator, count: int) -> np.ndarray:
-    """Voxels outside the mask; a full mask has none."""
-    drawn = rng.integers(0, mask.size, 4 * count)
-    return drawn[~mask.reshape(-1)[drawn]][:count]
+def sample_pseudo_box(
+    regions: torch.Tensor, chosen: int, rng: np.random.Generator, jitter: float
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """A box prompt for a pseudo mask, and what it asks for: that mask and all others that lie in the box.
+
+    Pseudo masks have no semantics: a box around one of them means everything that it holds (more than ``TAKEN_IN``).
+
+    Args:
+        regions: (d, h, w) integers: the number of the pseudo mask that a voxel belongs to, 0 for none.
+        chosen: the pseudo mask that is asked for.
+        rng: the only source of chance.
+        jitter: see ``sample_box``.
+
+    Returns:
+        box (6,) and target mask (d, h, w) bool.
+    """
+    box = sample_box(regions == chosen, rng, jitter)
+    (d0, h0, w0, d1, h1, w1) = (int(v) for v in box)
+    size = int(regions.max()) + 1
+    inside = torch.bincount(regions[d0 : d1 + 1, h0 : h1 + 1, w0 : w1 + 1].reshape(-1).long(), minlength=size)
+    total = torch.bincount(regions.reshape(-1).long(), minlength=size)
+    taken = inside > TAKEN_IN * total
+    taken[chosen] = True
+    taken[0] = False
+    return box, taken[regions.long()]
+
+
+def _picked(places: torch.Tensor, shares: np.ndarray) -> torch.Tensor:
+    """One of ``places`` for each share in [0, 1)."""
+    index = torch.from_numpy((shares * len(places)).astype(np.int64)).to(places.device)
+    return places[index.clamp(max=max(len(places) - 1, 0))] if len(shares) else places[:0]

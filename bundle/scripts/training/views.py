@@ -1,0 +1,79 @@
+"""Multi-size training: what part of a volume a view shows, and how it becomes a window of the network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+
+@dataclass(frozen=True)
+class View:
+    """A box of a volume that is resized to the window; what lies outside the volume is padded with zeros.
+
+    Attributes:
+        start: (D, H, W) first voxel inside the volume.
+        stop: (D, H, W) one beyond the last voxel inside the volume.
+        padding: as ``torch.nn.functional.pad`` takes it.
+        roi_size: (d, h, w) of the window.
+        flips: axes that are mirrored.
+    """
+
+    start: tuple[int, ...]
+    stop: tuple[int, ...]
+    padding: tuple[int, ...]
+    roi_size: tuple[int, ...]
+    flips: tuple[int, ...] = ()
+
+    def of(self, volume: torch.Tensor) -> torch.Tensor:
+        """What the view shows of ``volume`` (D, H, W): (*roi_size) of the same type, resized to the nearest voxel."""
+        shown = volume[tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))]
+        shown = F.pad(shown, self.padding)
+        if tuple(shown.shape) != self.roi_size:
+            # exact for whole numbers up to 2^24, which label values and region numbers stay below
+            shown = F.interpolate(shown[None, None].float(), self.roi_size, mode="nearest-exact")[0, 0]
+        shown = shown.to(torch.float32 if volume.is_floating_point() else volume.dtype)
+        return shown.flip(self.flips) if self.flips else shown
+
+
+def draw_view(
+    shape: Sequence[int],
+    roi_size: Sequence[int],
+    centre: np.ndarray | None,
+    rng: np.random.Generator,
+    whole: float = 0.4,
+    window: float = 0.4,
+    flip: float = 0.0,
+) -> View:
+    """Draw a view: the whole volume as in zooming out, a window at full resolution as in zooming in, or between.
+
+    Args:
+        shape: (D, H, W) of the volume.
+        roi_size: (d, h, w) of the window.
+        centre: a voxel that the view shows somewhere; None takes any.
+        rng: the only source of chance.
+        whole: share of views of the whole volume.
+        window: share of views at full resolution; the rest lies between the two.
+        flip: probability of mirroring, for each axis.
+    """
+    full, roi = np.array(shape), np.array(roi_size)
+    kind = rng.random()
+    if kind < whole:
+        size = full
+    elif kind < whole + window:
+        size = roi
+    else:
+        low = np.minimum(roi, full)
+        size = np.rint(low + rng.random(3) * (full - low)).astype(int)
+    if centre is None:
+        centre = rng.integers(0, full)
+    inside = np.minimum(size, full)
+    start = np.clip(centre - rng.integers(0, inside), 0, full - inside)
+    padding = [int(n) for total in reversed(size - inside) for n in (total // 2, total - total // 2)]
+    flips = tuple(axis for axis in range(3) if rng.random() < flip) if flip else ()
+    return View(_ints(start), _ints(start + inside), tuple(padding), _ints(roi), flips)
+
+
+def _ints(values: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(v) for v in values)
