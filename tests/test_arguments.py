@@ -128,7 +128,7 @@ def test_a_mistake_ends_the_run_with_its_sentence(config: str, monkeypatch: pyte
     monkeypatch.setattr(sys, "argv", ["monai.bundle", "run", "--config_file", config])
     check_arguments({"mode": "zoom", "modes": ["zoom", "published"], "size": "base", "device": "cpu"})
     for name, value, says in (
-        ("mode", "zom", "mode is 'zom'; allowed are zoom, published, resize, sliding_window"),
+        ("mode", "zom", "mode is 'zom'; allowed are zoom, fit, published, resize, sliding_window"),
         ("mode", None, "mode is None; allowed are zoom"),
         ("modes", ["zoom", "slide"], "modes is 'slide'; allowed are zoom"),
         ("size", "large", "size is 'large'; allowed are base, small"),

@@ -109,7 +109,7 @@ def world_volume(shape, spacing, degrees) -> tuple[nib.Nifti1Image, np.ndarray]:
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@pytest.mark.parametrize("mode", ["zoom", "sliding_window"])
+@pytest.mark.parametrize("mode", ["zoom", "fit", "sliding_window"])
 def test_a_network_that_knows_the_shape_draws_it_on_every_grid(grid, mode, tmp_path, monkeypatch, bundle):
     image, mask = world_volume(*GRIDS[grid])
     nib.save(image, tmp_path / "ct.nii.gz")

@@ -96,7 +96,7 @@ def test_world_prompts_mean_the_same_voxels(scan, here, monkeypatch):
     assert (masks[0] == masks[2]).all()
 
 
-@pytest.mark.parametrize("mode", ["zoom", "published", "resize", "sliding_window"])
+@pytest.mark.parametrize("mode", ["zoom", "fit", "published", "resize", "sliding_window"])
 def test_every_mode_runs_and_names_itself(mode, scan, here, monkeypatch):
     run_here(monkeypatch, *NAMES, image=scan, text="liver", mode=mode)
     assert summary_of(here / "out")["mode"] == mode

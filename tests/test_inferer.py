@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 ROI = (8, 16, 16)
 TEXT = torch.tensor([0.5, 0.0])  # the fake network's text: the target is what is brighter than 0.5
-MODES = ["zoom", "published", "resize", "sliding_window"]
+MODES = ["zoom", "fit", "published", "resize", "sliding_window"]
 
 
 class Threshold:
@@ -77,6 +77,29 @@ def test_zoom_draws_every_voxel_of_a_block_whatever_the_volume(shape):
     assert torch.equal(logits > 0, image > 0.5)
     (told,) = report["targets"]
     assert told["message"] is None and told["windows"] == len(told["starts"]) == report["decoder_runs"] - 1
+
+
+@pytest.mark.parametrize("shape", [(20, 48, 40), (8, 16, 16), (30, 20, 18)])
+def test_fit_draws_a_small_block_exactly_from_two_views(shape):
+    block = tuple((n // 3, n // 3 + 3) for n in shape)
+    image = volume(shape, block)
+    boxed = replace(LIVER, box=np.array(block, dtype=float).T)
+    logits, network, report = run(image, boxed, mode="fit")
+    assert torch.equal(logits > 0, image > 0.5)
+    assert report["encoder_runs"] == 2 and report["targets"][0] == {"windows": 1, "starts": [], "message": None}
+
+
+def test_fit_sees_a_large_block_as_coarsely_as_it_must():
+    image = volume((16, 64, 64), ((4, 11), (8, 55), (8, 55)))
+    logits, _, report = run(image, LIVER, mode="fit")
+    mask, truth = logits > 0, image > 0.5
+    assert 2 * (mask & truth).sum() / (mask.sum() + truth.sum()) > 0.9 and report["decoder_runs"] == 2
+
+
+def test_targets_in_the_same_box_share_their_fitted_view():
+    image = volume((20, 48, 40), ((6, 13), (10, 33), (12, 20)))
+    targets = [replace(LIVER, name=str(i), box=box(4, 8, 8, 15, 35, 24)) for i in range(3)]
+    assert run(image, *targets, mode="fit")[2]["encoder_runs"] == 2
 
 
 @pytest.mark.parametrize("mode", ["zoom", "sliding_window"])
@@ -350,7 +373,10 @@ def test_wrong_inputs_are_named_in_one_line(image, prompts, vectors, says):
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        ({"roi_size": ROI, "mode": "zoomed"}, "'zoomed'; allowed are 'zoom', 'published', 'resize', 'sliding_window'"),
+        (
+            {"roi_size": ROI, "mode": "zoomed"},
+            "'zoomed'; allowed are 'zoom', 'fit', 'published', 'resize', 'sliding_window'",
+        ),
         ({"roi_size": (8, 16)}, "roi_size"),
         ({"roi_size": (8, 0, 16)}, "roi_size"),
         ({"roi_size": ROI, "overlap": 1.0}, "overlap is 1.0"),

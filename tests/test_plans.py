@@ -4,7 +4,14 @@ import numpy as np
 import pytest
 import torch
 from monai.data.utils import dense_patch_slices
-from scripts.plans import plan_published, plan_sliding_window, plan_zoom, published_zoom_out_prompt
+from scripts.plans import (
+    NOTHING_FOUND,
+    plan_fit,
+    plan_published,
+    plan_sliding_window,
+    plan_zoom,
+    published_zoom_out_prompt,
+)
 from scripts.prompts import Prompt, box_of
 from scripts.windows import CoarseView, slices
 from torch.nn import functional as F
@@ -45,6 +52,40 @@ def test_windows_between_two_finds_are_left_out():
     assert [window.start[2] for window, _ in plan.steps] == [0, 8, 136, 144]
     assert plan.steps[0][1].box.tolist() == [[2, 2, 0], [4, 9, 9]]
     assert plan.steps[3][1].box.tolist() == [[2, 2, 6], [4, 9, 15]]
+
+
+def test_a_fitted_view_takes_half_as_much_again_and_never_less_than_a_window():
+    shape = (40, 160, 160)
+    prompt = Prompt("box", box=np.array([[10.0, 40, 60], [29, 119, 63]]))
+    plan = plan_fit(prompt, coarse(shape), shape, SIZE)
+    extent, local = plan.fitted
+    assert extent.tolist() == [[5, 20, 54], [34, 139, 69]] and not plan.steps
+    assert plan.within.tolist() == [[10, 40, 60], [29, 119, 63]]
+    (d0, h0, w0), (d1, h1, w1) = local.box
+    assert (w0, w1) == (6, 9)  # at full resolution along the last axis
+    assert 1 <= d0 <= 2 and 5 <= d1 <= 6 and 2 <= h0 <= 3 and 12 <= h1 <= 13
+
+
+def test_a_fitted_view_stays_in_the_volume_and_shows_the_whole_of_a_small_one():
+    for shape in ((3, 100, 16), (8, 16, 16), (1, 1, 1)):
+        last = [n - 1 for n in shape]
+        plan = plan_fit(Prompt("box", box=np.array([last, last], dtype=float)), coarse(shape), shape, SIZE)
+        extent = plan.fitted[0]
+        assert (extent[0] >= 0).all() and extent[1].tolist() == last
+        assert (extent[1] - extent[0] + 1).tolist() == [min(n, s) for n, s in zip(shape, SIZE, strict=True)]
+
+
+def test_a_fitted_view_follows_the_coarse_mask_or_else_the_clicks():
+    shape = (8, 160, 160)
+    text = Prompt("liver", text="liver")
+    found = plan_fit(text, coarse(shape, [[0, 2, 2], [7, 5, 5]], resize="nearest-exact"), shape, SIZE)
+    assert found.fitted[0].tolist() == [[0, 10, 10], [7, 69, 69]] and found.fitted[1].box is not None
+    assert plan_fit(text, coarse(shape), shape, SIZE).message == NOTHING_FOUND
+    points, labels = np.array([[4.0, 80, 80], [4, 100, 90], [0, 0, 0]]), np.array([1, 1, 0])
+    clicked = plan_fit(Prompt("it", points=points, point_labels=labels), coarse(shape), shape, SIZE)
+    (d0, h0, w0), (d1, h1, w1) = clicked.fitted[0]
+    assert (h0, h1) == (74, 105) and w0 <= 80 and w1 >= 90 and (d0, d1) == (0, 7)
+    assert clicked.fitted[1].point_labels.tolist() == [1, 1] and clicked.fitted[1].box is None
 
 
 @pytest.mark.parametrize("shape", [(8, 16, 16), (20, 48, 40), (3, 100, 16), (9, 17, 129)])

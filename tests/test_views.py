@@ -157,6 +157,21 @@ def test_a_mirrored_view_changes_the_sides_in_its_names():
     assert len(images) == 8
 
 
+def test_a_fitted_view_shows_one_structure_with_a_margin():
+    label = torch.zeros(1, 60, 80, 100)
+    label[0, 20:40, 30:70, 10:80], label[0, 50:53, 2:5, 3:8] = 1, 2
+    data = of(case(image=label, label=label), whole=0, window=0, fit=1, absent=0, intensity=0, targets=8)
+    shares = []
+    for view in (data[i] for i in range(40)):
+        for name, mask in zip(view["names"], view["masks"][:, 0], strict=True):
+            if name == "liver" and mask.any(dim=1).any(dim=1).sum() > 4:
+                shares.append(mask.nonzero().amax(dim=0) - mask.nonzero().amin(dim=0) + 1)
+    spans = torch.stack(shares).float() / torch.tensor(ROI)
+    assert len(spans) > 20 and 0.4 < spans.mean() < 0.9  # 1 / 1.2 to 1 / 2, or less where it fills the volume
+    small = [view for view in (data[i] for i in range(40)) if "spleen" in view["names"]]
+    assert any(view["masks"][view["names"].index("spleen")].sum() >= 45 for view in small)  # at full resolution
+
+
 def test_structures_without_a_name_are_asked_for_where_they_are_and_never_missed():
     data = of(case(labels={"1": None, "2": None, "9": None}), whole=1, window=0, absent=0.5)
     for i in range(20):
@@ -204,7 +219,7 @@ def test_a_view_without_pseudo_masks_has_empty_ones():
     ("options", "told"),
     [
         ({"pseudo_masks": 3}, "pseudo_masks is 3"),
-        ({"whole": 0.8, "window": 0.4}, "whole_share 0.8 and window_share 0.4"),
+        ({"whole": 0.8, "window": 0.4}, "whole_share 0.8, window_share 0.4 and fit_share 0.0"),
     ],
 )
 def test_settings_that_cannot_be_are_told_in_one_line(options: dict[str, Any], told: str):

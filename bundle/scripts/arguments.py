@@ -29,8 +29,8 @@ RUN_KEYS = (
 
 
 CHOICES = {
-    "mode": ("zoom", "published", "resize", "sliding_window"),
-    "modes": ("zoom", "published", "resize", "sliding_window"),
+    "mode": ("zoom", "fit", "published", "resize", "sliding_window"),
+    "modes": ("zoom", "fit", "published", "resize", "sliding_window"),
     "size": ("base", "small"),
 }
 

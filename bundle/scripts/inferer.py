@@ -20,6 +20,7 @@ from torch.nn import functional as F
 from .plans import (
     Plan,
     Refinement,
+    plan_fit,
     plan_published,
     plan_refine,
     plan_resize,
@@ -33,7 +34,7 @@ from .windows import CoarseView, Resize, Triple, Window, slices, whole
 
 logger = logging.getLogger(__name__)
 
-Mode = Literal["zoom", "published", "resize", "sliding_window"]
+Mode = Literal["zoom", "fit", "published", "resize", "sliding_window"]
 Encode = Callable[[torch.Tensor, Triple | None], torch.Tensor]
 
 # Logit where no view has a say: background beyond doubt (probability 5e-5), yet finite, so averages stay meaningful.
@@ -45,8 +46,9 @@ class ZoomOutZoomInInferer(Inferer):
 
     Args:
         roi_size: (d, h, w) voxels of a view, the network's window.
-        mode: ``zoom``: coarse view, then windows where it found something; ``published``: the same as the released
-            code does it, quirks included; ``resize``: the coarse view alone; ``sliding_window``: windows over the
+        mode: ``zoom``: coarse view, then windows where it found something; ``fit``: coarse view, then one view of the
+            target with a margin, resized to the window; ``published``: as ``zoom``, but as the released code does it,
+            quirks included; ``resize``: the coarse view alone; ``sliding_window``: windows over the
             whole volume and no coarse view.
         overlap: least share of a window that its neighbour shows too, in [0, 1).
 
@@ -108,6 +110,7 @@ class ZoomOutZoomInInferer(Inferer):
         else:
             plans = self._zoom_out(image, halves, prompts, text_vectors, logits[0])
         self._zoom_in(image, halves, plans, text_vectors, logits[0])
+        self._zoom_to_fit(image, halves, plans, text_vectors, logits[0])
         if last is not None:
             for result, refinement, prompt, plan in zip(logits[0], last, prompts, plans, strict=True):
                 mend(result, refinement, prompt, plan)
@@ -159,6 +162,8 @@ class ZoomOutZoomInInferer(Inferer):
     def _plan(self, prompt: Prompt, coarse: CoarseView, shape: Sequence[int]) -> Plan:
         if self.mode == "resize":
             return plan_resize(coarse, shape)
+        if self.mode == "fit":
+            return plan_fit(prompt, coarse, shape, self.roi_size)
         plan = plan_published if self.mode == "published" else plan_zoom
         return plan(prompt, coarse, shape, self.roi_size, self.overlap)
 
@@ -185,6 +190,27 @@ class ZoomOutZoomInInferer(Inferer):
                 results[target][window.in_volume] += local[window.in_window]
         for plan, result in zip(plans, results, strict=True):
             _average(result, [window for window, _ in plan.steps])
+
+    def _zoom_to_fit(
+        self,
+        image: torch.Tensor,
+        halves: "_Halves",
+        plans: Sequence[Plan],
+        text_vectors: Sequence[torch.Tensor | None],
+        results: torch.Tensor,
+    ) -> None:
+        """Replace ``results`` (targets, D, H, W) by the logits of fitted views where such lie."""
+        embeddings: dict[bytes, torch.Tensor] = {}
+        for plan, vector, result in zip(plans, text_vectors, results, strict=True):
+            if plan.fitted is None:
+                continue
+            extent, prompt = plan.fitted
+            place, key = slices(extent), extent.tobytes()
+            if key not in embeddings:
+                view = F.interpolate(image[(..., *place)], size=self.roi_size, mode="nearest-exact")
+                embeddings = {key: halves.encode(view, None, shareable=False)}
+            low = halves.decode(embeddings[key], prompt, vector)
+            result[place] = F.interpolate(low[None, None], size=result[place].shape, mode="trilinear")[0, 0]
 
 
 class _Halves:
@@ -250,7 +276,7 @@ def _as_tensors(prompt: Prompt, vector: torch.Tensor | None, device: torch.devic
 def _told(plan: Plan) -> dict[str, Any]:
     """What a report says of a target."""
     starts = [window.start for window, _ in plan.steps]
-    return {"windows": len(plan.steps), "starts": starts, "message": plan.message}
+    return {"windows": len(plan.steps) + (plan.fitted is not None), "starts": starts, "message": plan.message}
 
 
 def _by_window(plans: Sequence[Plan]) -> dict[Window, list[tuple[int, Prompt]]]:

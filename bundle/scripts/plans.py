@@ -29,6 +29,7 @@ from .windows import (
 
 NOTHING_FOUND = "nothing found in the zoom-out view; the mask is empty"
 OUTSIDE_BOX = "the zoom-out view found nothing inside the box; what it found elsewhere is kept"
+FIT_MARGIN = 1.5  # a fitted view is so many times as long as what it is fitted to
 OUTSIDE_VOLUME = "no prompt lies inside the volume; the mask is empty"
 
 
@@ -53,6 +54,7 @@ class Plan:
 
     Args:
         steps: windows with the prompt in voxels of the window.
+        fitted: an extent that is resized to the window, with the prompt in voxels of the window; mode ``fit`` alone.
         within: the extent outside which the coarse mask is background; None where all of it counts.
         message: what the user should know.
     """
@@ -60,6 +62,7 @@ class Plan:
     steps: list[tuple[Window, Prompt]] = field(default_factory=list)
     within: np.ndarray | None = None
     message: str | None = None
+    fitted: tuple[np.ndarray, Prompt] | None = None
 
 
 def plan_zoom(prompt: Prompt, coarse: CoarseView, shape: Sequence[int], size: Triple, overlap: float) -> Plan:
@@ -88,6 +91,35 @@ def plan_zoom(prompt: Prompt, coarse: CoarseView, shape: Sequence[int], size: Tr
     windows = [Window.at(start, size, volume) for start in starts]
     steps = [(window, _zoomed(prompt, coarse, window, size, within)) for window in windows]
     return Plan([(window, local) for window, local in steps if local is not None], within, message)
+
+
+def plan_fit(prompt: Prompt, coarse: CoarseView, shape: Sequence[int], size: Triple) -> Plan:
+    """One view of the target with a margin, resized to the window: as sharp as the target is small.
+
+    It is fitted to the user's box, or else to the coarse mask, or where that is empty to the positive points. A target
+    smaller than a window is seen at full resolution.
+
+    Args:
+        prompt: the target in voxels of the volume.
+        coarse: what the zoom-out view says of it.
+        shape: (D, H, W) of the volume.
+        size: (d, h, w) of a window.
+    """
+    volume = whole(shape)
+    boxed = None if prompt.box is None else meet(voxels_of(prompt.box), volume)
+    found = coarse.extent(volume) if boxed is None else boxed
+    if found is not None and boxed is None:
+        prompt = replace(prompt, box=found.astype(float))
+    clicks = prompt.points[prompt.point_labels == 1]
+    if found is None and len(clicks):
+        found = meet(voxels_of(np.array([clicks.min(axis=0), clicks.max(axis=0)])), volume)
+    if found is None:
+        return Plan(message=NOTHING_FOUND)
+    length = np.ceil((found[1] - found[0] + 1) * FIT_MARGIN).astype(int)
+    length = np.minimum(np.maximum(length, size), shape)
+    start = np.clip((found[0] + found[1] + 1 - length) // 2, 0, np.subtract(shape, length))
+    local = rescale(in_window(prompt, start, length), length, size)
+    return Plan(within=boxed, fitted=(np.array([start, start + length - 1]), local))
 
 
 def plan_resize(coarse: CoarseView, shape: Sequence[int]) -> Plan:

@@ -40,7 +40,8 @@ class PromptedViews(Dataset):
         pseudo_masks: pseudo masks per view, an even number: one half is asked for by points, the other by boxes.
         seed: of all random draws.
         whole: share of views that show the whole volume (the zoom-out view).
-        window: share of views at full resolution (the zoom-in view); the rest lies between the two.
+        window: share of views at full resolution (the zoom-in view).
+        fit: share of views of one structure with a margin (the zoom-to-fit view); the rest has any size.
         flip: probability of mirroring, for each axis; "left" and "right" in names change places with the sides.
         absent: share of targets that name a structure that is labelled in the case but not in the view.
         jitter: boxes move by up to this share of their length.
@@ -64,6 +65,7 @@ class PromptedViews(Dataset):
         seed: int = 0,
         whole: float = 0.4,
         window: float = 0.4,
+        fit: float = 0.0,
         flip: float = 0.0,
         absent: float = 0.1,
         jitter: float = 0.1,
@@ -76,8 +78,8 @@ class PromptedViews(Dataset):
         with exit_on_error():
             if pseudo_masks < 0 or pseudo_masks % 2:
                 raise ValueError(f"pseudo_masks is {pseudo_masks}; it takes 0 or an even number, 6 as published")
-            if whole < 0 or window < 0 or whole + window > 1:
-                raise ValueError(f"whole_share {whole} and window_share {window} are shares of 1")
+            if min(whole, window, fit) < 0 or whole + window + fit > 1:
+                raise ValueError(f"whole_share {whole}, window_share {window} and fit_share {fit} are shares of 1")
         self.cases = list(cases)
         self.rows = None if table is None else _rows(table, self.cases)
         self.roi_size = tuple(int(n) for n in roi_size)
@@ -85,7 +87,7 @@ class PromptedViews(Dataset):
         self.targets = targets
         self.pseudo_masks = pseudo_masks
         self.seed = seed
-        self.shares = {"whole": whole, "window": window, "flip": flip}
+        self.shares = {"whole": whole, "window": window, "fit": fit, "flip": flip}
         self.absent = absent
         self.jitter = jitter
         self.single = single
@@ -113,7 +115,8 @@ class PromptedViews(Dataset):
         rng = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[int(rng.integers(len(self.cases)))]
         centre = case.centre(rng) if rng.random() < 2 / 3 else None
-        view = draw_view(case.image.shape, self.roi_size, centre, rng, **self.shares)
+        extent = case.extent(rng) if self.shares["fit"] else None
+        view = draw_view(case.image.shape, self.roi_size, centre, rng, extent=extent, **self.shares)
         label = view.of(case.label)
         names = _names_in(view, case)
         item = {

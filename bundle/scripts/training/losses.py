@@ -13,10 +13,10 @@ class PromptLoss(nn.Module):
     """The published loss (paper sections 2.5 and B): true masks + ``pseudo_weight`` x pseudo masks.
 
     Each is BCE + Dice of a decoded prompt, averaged over those that count. The paper adds them up, which is the same
-    but for a factor as long as all six prompts count; a mean keeps the size of a step where some do not. Dice has +1 in the
-    denominator and runs over one mask at a time. From fresh weights a network first learns to draw nothing, and with
-    few foreground voxels it stays there long; a BCE in which foreground and background weigh the same leads out of it,
-    and gives way to the published one over the first epochs.
+    but for a factor as long as all six prompts count; a mean keeps the size of a step where some do not. Dice has +1
+    in the denominator and runs over one mask at a time. From fresh weights a network first learns to draw nothing, and
+    with few foreground voxels it stays there long; a BCE in which foreground and background weigh the same leads out of
+    it, and gives way to the published one over the first epochs.
 
     Args:
         pseudo_weight: of the pseudo masks, where the forward call decoded some.

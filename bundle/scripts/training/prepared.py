@@ -13,6 +13,7 @@ from monai.data import Dataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Transform
 from monai.utils import convert_to_tensor
+from scipy import ndimage
 from tqdm import tqdm
 
 from ..arguments import exit_on_error
@@ -44,7 +45,13 @@ class PreparedCase:
         self.pseudo_mask = case["pseudo_mask"][0].to(torch.int16) if "pseudo_mask" in case else self._nothing()
         self.names = {int(value): name for value, name in case.get("labels", {}).items()}
         self.complete = bool(case.get("complete", False))
-        self._centres = _voxels_of(self.label.cpu().numpy(), tuple(self.names)) if self.names else []
+        known = [value for value in self.names if value > 0]
+        self._centres = _voxels_of(self.label.cpu().numpy(), known) if known else []
+        self._extents = _extents_of(self.label.cpu().numpy(), known) if known else []
+
+    def extent(self, rng: np.random.Generator) -> np.ndarray | None:
+        """First and last voxel (2, 3) of a random structure; None where nothing is labelled."""
+        return self._extents[int(rng.integers(len(self._extents)))] if self._extents else None
 
     def _nothing(self) -> torch.Tensor:
         """Zeros like the image that take no memory."""
@@ -143,6 +150,13 @@ def _state_of(files: dict[str, str]) -> bytes:
         found += sorted(path.glob("*")) if path.is_dir() else [path]
     states = [(str(p.resolve()), p.stat().st_size, p.stat().st_mtime_ns) for p in found if p.exists()]
     return hashlib.sha256(json.dumps([sorted(files.items()), states]).encode()).hexdigest().encode()
+
+
+def _extents_of(label: np.ndarray, values: Sequence[int]) -> list[np.ndarray]:
+    """First and last voxel (2, 3) of every structure that is there."""
+    found = ndimage.find_objects(label, max(values))
+    boxes = [found[value - 1] for value in values if found[value - 1] is not None]
+    return [np.array([[side.start for side in box], [side.stop - 1 for side in box]]) for box in boxes]
 
 
 def _voxels_of(label: np.ndarray, values: Sequence[int]) -> list[np.ndarray]:

@@ -7,6 +7,8 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+MARGIN = (1.2, 2.0)  # a fitted view is so many times as long as the structure that it shows
+
 
 @dataclass(frozen=True)
 class View:
@@ -45,8 +47,12 @@ def draw_view(
     whole: float = 0.4,
     window: float = 0.4,
     flip: float = 0.0,
+    fit: float = 0.0,
+    extent: np.ndarray | None = None,
 ) -> View:
     """Draw a view: the whole volume as in zooming out, a window at full resolution as in zooming in, or between.
+
+    Between lie a structure with a margin, as in zooming to fit, and anything else.
 
     Args:
         shape: (D, H, W) of the volume.
@@ -54,11 +60,15 @@ def draw_view(
         centre: a voxel that the view shows somewhere; None takes any.
         rng: the only source of chance.
         whole: share of views of the whole volume.
-        window: share of views at full resolution; the rest lies between the two.
+        window: share of views at full resolution.
         flip: probability of mirroring, for each axis.
+        fit: share of views that fit ``extent``; the rest has any size between the whole volume and a window.
+        extent: (2, 3) first and last voxel of a structure; None leaves the share of ``fit`` to the rest.
     """
     full, roi = np.array(shape), np.array(roi_size)
     kind = rng.random()
+    if extent is not None and whole + window <= kind < whole + window + fit:
+        return _fitted(extent, full, roi, rng, flip)
     if kind < whole:
         size = full
     elif kind < whole + window:
@@ -71,8 +81,20 @@ def draw_view(
     inside = np.minimum(size, full)
     start = np.clip(centre - rng.integers(0, inside), 0, full - inside)
     padding = [int(n) for total in reversed(size - inside) for n in (total // 2, total - total // 2)]
-    flips = tuple(axis for axis in range(3) if rng.random() < flip) if flip else ()
-    return View(_ints(start), _ints(start + inside), tuple(padding), _ints(roi), flips)
+    return View(_ints(start), _ints(start + inside), tuple(padding), _ints(roi), _flips(rng, flip))
+
+
+def _fitted(extent: np.ndarray, full: np.ndarray, roi: np.ndarray, rng: np.random.Generator, flip: float) -> View:
+    """A structure with a margin, never less than a window where the volume has it, off its middle by up to a tenth."""
+    length = extent[1] - extent[0] + 1
+    size = np.minimum(np.maximum(np.ceil(length * rng.uniform(*MARGIN)).astype(int), roi), full)
+    middle = (extent[0] + extent[1] + 1) / 2 + rng.uniform(-0.1, 0.1, 3) * length
+    start = np.clip(np.rint(middle - size / 2).astype(int), 0, full - size)
+    return View(_ints(start), _ints(start + size), (0,) * 6, _ints(roi), _flips(rng, flip))
+
+
+def _flips(rng: np.random.Generator, flip: float) -> tuple[int, ...]:
+    return tuple(axis for axis in range(3) if rng.random() < flip) if flip else ()
 
 
 def _ints(values: np.ndarray) -> tuple[int, ...]:
