@@ -34,6 +34,20 @@ def run_here(monkeypatch, *names: str, **options: object) -> None:
 def run_process(folder: Path, *names: str, **options: object) -> subprocess.CompletedProcess:
     """The command as a user gives it, in ``folder``."""
     words = [sys.executable, "-m", "monai.bundle", *arguments(names, options)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, env=_environment("2"))
+
+
+def start_process(
+    folder: Path, *names: str, processes: int = 1, threads: int = 1, **options: object
+) -> subprocess.Popen:
+    """The command in ``folder``, as several processes by torchrun where asked for, and not waited for."""
+    torchrun = ["torch.distributed.run", "--standalone", f"--nproc_per_node={processes}", "-m"]
+    words = [sys.executable, "-m", *(torchrun if processes > 1 else []), "monai.bundle", *arguments(names, options)]
+    with (folder / "log.txt").open("w") as log:
+        return subprocess.Popen(words, cwd=folder, stdout=log, stderr=log, env=_environment(str(threads)))
+
+
+def _environment(threads: str) -> dict[str, str]:
+    environment = {**os.environ, "OMP_NUM_THREADS": threads}
     environment.pop("PYTHONPATH", None)
-    return subprocess.run(words, cwd=folder, capture_output=True, text=True, timeout=600, env=environment)
+    return environment
