@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 from scripts.checkpoints import save_checkpoint
 from scripts.evaluation.cases import absent_from, dice, name_cases, prompt_rng
 from scripts.evaluation.plot import plot_dice
+from scripts.evaluation.region_growing import MODE, RegionGrowingInferer
 from scripts.evaluation.report import statistics
 from scripts.evaluation.runner import Evaluation
 from scripts.evaluation.settings import Settings, read_settings
@@ -94,6 +95,8 @@ def test_one_value_has_no_standard_deviation() -> None:
         ({"targets_per_call": True}, "targets_per_call is True"),
         ({"labels_complete": "perhaps"}, "labels_complete is 'perhaps'"),
         ({"output_dir": None}, "output_dir is missing"),
+        ({"baseline": "both"}, "baseline is 'both'"),
+        ({"baseline": True, "kinds": "text,point"}, "baseline is true, but kinds is text, point"),
     ],
 )
 def test_a_mistake_in_the_settings_is_one_line(wrong: dict[str, Any], told: str) -> None:
@@ -171,7 +174,7 @@ def evaluate(bundle: Path, datalist: Path, output: Path, oracle: Oracle | None =
     vocabulary = Vocabulary.load(bundle / "configs" / "vocabulary.json")
     cases, preprocessing = (parser.get_parsed_content(key) for key in ("cases", "preprocessing"))
     oracle = oracle or Oracle()
-    inferers = {"zoom": oracle, "resize": oracle}
+    inferers = {"zoom": oracle, "resize": oracle, "region_growing": RegionGrowingInferer()}
     return Evaluation(settings, cases, preprocessing, None, TextTable(NAMES, 16, vocabulary), inferers).run()
 
 
@@ -321,6 +324,59 @@ def test_a_target_outside_the_crop_counts_as_missed(
     }
 
 
+def test_region_growing_answers_the_same_boxes_and_is_compared_with_every_mode(
+    bundle: Path, block_datalist: Callable[..., Path], tmp_path: Path
+) -> None:
+    more = {"kinds": ["box", "point"], "modes": ["zoom", "resize"], "baseline": "true"}
+    summary = evaluate(bundle, block_datalist("a", "b"), tmp_path / "out", **more)
+    # the oracle takes the bright liver for everything; each block fills its box, which growing takes whole or in part
+    grown = {(r["case"], r["target"]): float(r["dice"]) for r in rows_of(tmp_path / "out") if r["mode"] == MODE}
+    assert len(grown) == 6 and grown["a/ct", "liver"] == 1 and grown["a/ct", "spleen"] > 0
+    assert list(summary["dice"][MODE]) == ["box"]
+    expected = {"gizzard": {"better": 0, "of": 2}, "liver": {"better": 0, "of": 2}, "spleen": {"better": 0, "of": 2}}
+    for mode in ("zoom", "resize"):
+        found = summary["better_than_region_growing"][mode]
+        assert found == {"all": {"better": 0, "of": 6}, "targets": expected}
+    assert "| spleen | 0 of 2 | 0 of 2 |" in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_mode_that_draws_better_than_region_growing_is_counted(
+    bundle: Path, block_datalist: Callable[..., Path], tmp_path: Path
+) -> None:
+    datalist = block_datalist("a")
+    image = nib.load(tmp_path / "a" / "ct.nii.gz")
+    voxels = np.array(image.dataobj)
+    voxels[4:8, 4:8, 4:8] = [[[1000, 1000, 1000, 1500]]]  # growing takes three quarters of what is bright
+    nib.save(nib.Nifti1Image(voxels, image.affine), tmp_path / "a" / "ct.nii.gz")
+    summary = evaluate(bundle, datalist, tmp_path / "out", kinds="box", baseline=True)
+    assert summary["better_than_region_growing"]["zoom"]["targets"]["liver"] == {"better": 1, "of": 1}
+
+
+def test_without_the_baseline_nothing_is_said_of_it(
+    bundle: Path, block_datalist: Callable[..., Path], tmp_path: Path
+) -> None:
+    summary = evaluate(bundle, block_datalist("a"), tmp_path / "out", kinds="box")
+    assert summary["better_than_region_growing"] == {}
+    assert "region growing" not in (tmp_path / "out" / "summary.md").read_text()
+
+
+def test_a_structure_without_a_name_is_asked_for_by_place_alone(
+    bundle: Path, block_datalist: Callable[..., Path], tmp_path: Path
+) -> None:
+    datalist = block_datalist("a")
+    content = json.loads(datalist.read_text())
+    content["cases"][0] |= {"labels": {"1": "liver", "2": None}, "complete": True}
+    datalist.write_text(json.dumps(content))
+    oracle = Oracle()
+    summary = evaluate(bundle, datalist, tmp_path / "out", oracle, kinds=["text", "box", "point+text", "point"])
+    asked = [(r["target"], r["kind"]) for r in rows_of(tmp_path / "out")]
+    named = [("liver", kind) for kind in ("text", "box", "point+text", "point")]
+    assert sorted(asked) == sorted([*named, ("label 2", "box"), ("label 2", "point")])
+    assert {prompt.text for call in oracle.calls for prompt in call if prompt.name == "label 2"} == {None}
+    assert summary["targets"]["skipped"] == {"without a name, not asked for by text": 1}
+    assert summary["unknown_texts"] == {}
+
+
 # The real JSON, with the untrained small network on phantoms.
 
 
@@ -348,7 +404,7 @@ def run_json(bundle: Path, **overrides: Any) -> None:
     workflow.run()
 
 
-@pytest.mark.parametrize("mode", ["zoom", "published", "resize", "sliding_window"])
+@pytest.mark.parametrize("mode", ["zoom", "fit", "published", "resize", "sliding_window"])
 def test_the_json_runs_every_mode_from_any_folder(
     bundle: Path, phantoms: Path, checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str
 ) -> None:
@@ -364,6 +420,18 @@ def test_the_json_runs_every_mode_from_any_folder(
     assert all(row["mode"] == mode and 0 <= float(row["dice"]) <= 1 for row in rows if row["present"] == "True")
     assert (out / "dice.png").read_bytes().startswith(b"\x89PNG")
     assert f"| {mode} | text |" in (out / "summary.md").read_text()
+
+
+def test_the_json_answers_by_region_growing_where_it_is_asked_to(
+    bundle: Path, phantoms: Path, checkpoint: Path, tmp_path: Path
+) -> None:
+    overrides = {"datalist": str(phantoms), "checkpoint": str(checkpoint), "kinds": "box", "modes": "resize"}
+    run_json(bundle, output_dir=str(tmp_path), baseline=True, **overrides)
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert list(summary["dice"]) == ["resize", MODE]
+    assert summary["dice"][MODE]["box"]["mean"] > 0.4
+    assert summary["cost_per_case"][MODE]["box"]["encoder_runs"]["median"] == 0
+    assert summary["better_than_region_growing"]["resize"]["all"]["of"] == summary["targets"]["evaluated"]
 
 
 def test_the_same_seed_gives_the_same_results(bundle: Path, phantoms: Path, checkpoint: Path, tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ class LabelledCase:
         truth: (D, H, W) label values, not cropped.
         start: (3,) first voxel of the crop in the truth.
         spacing: (3,) mm.
-        labels: value -> name.
+        labels: value -> name, None for a structure without one.
         complete: whether a name that the label lacks is truly absent from the image.
     """
 
@@ -44,7 +44,7 @@ class LabelledCase:
     truth: NDArray[Any]
     start: NDArray[np.int64]
     spacing: NDArray[np.float64]
-    labels: dict[int, str]
+    labels: dict[int, str | None]
     complete: bool
 
     def mask(self, value: int) -> NDArray[np.bool_]:
@@ -170,7 +170,7 @@ def absent_from(known: Iterable[str | None], present: Iterable[str | None]) -> l
 def names_of(entry: Entry) -> list[str]:
     """The names of an entry's labels; none where it has no such thing, which ``load_case`` reports."""
     labels = entry.get("labels")
-    return [str(name) for name in labels.values()] if isinstance(labels, dict) else []
+    return [str(name) for name in labels.values() if name is not None] if isinstance(labels, dict) else []
 
 
 def one_line(error: BaseException) -> str:
@@ -180,11 +180,11 @@ def one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
-def _labels_of(entry: Entry) -> dict[int, str]:
+def _labels_of(entry: Entry) -> dict[int, str | None]:
     labels = entry.get("labels")
     if not isinstance(labels, dict) or not labels:
         raise ValueError('labels is missing; it takes {"1": "liver", ...}, label values and their names')
     for value in labels:
         if not str(value).isdecimal() or int(value) == 0:
             raise ValueError(f"labels has the value {value!r}; allowed are whole numbers above 0")
-    return {int(value): str(name) for value, name in labels.items()}
+    return {int(value): None if name is None else str(name) for value, name in labels.items()}

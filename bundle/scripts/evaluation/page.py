@@ -7,7 +7,8 @@ from typing import Any
 
 def markdown(summary: Mapping[str, Any]) -> str:
     """The summary as a page of Markdown tables."""
-    parts = [_head(summary), _overview(summary), _per_target(summary), _absent_table(summary), _left_out(summary)]
+    tables = (_head, _overview, _per_target, _baseline_table, _absent_table, _left_out)
+    parts = [table(summary) for table in tables]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -48,6 +49,14 @@ def _per_target(summary: Mapping[str, Any]) -> str:
     return "## Median Dice per target\n\n" + _table(["target", "n", *heads], rows) if rows else ""
 
 
+def _baseline_table(summary: Mapping[str, Any]) -> str:
+    modes = summary["better_than_region_growing"]
+    names = list(dict.fromkeys(name for found in modes.values() for name in found["targets"]))
+    rows = [["all", *(_n_of_m(found["all"]) for found in modes.values())]]
+    rows += [[name, *(_n_of_m(found["targets"][name]) for found in modes.values())] for name in names]
+    return "## Better than region growing in the same box\n\n" + _table(["target", *modes], rows) if modes else ""
+
+
 def _absent_table(summary: Mapping[str, Any]) -> str:
     rows = []
     for mode, found in summary["absent_names"].items():
@@ -69,6 +78,10 @@ def _left_out(summary: Mapping[str, Any]) -> str:
 def _table(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     lines = [columns, ["---"] * len(columns), *rows]
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)
+
+
+def _n_of_m(found: Mapping[str, int]) -> str:
+    return f"{found['better']} of {found['of']}"
 
 
 def _two(value: Any) -> str:

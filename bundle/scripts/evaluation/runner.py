@@ -19,6 +19,7 @@ from ..arguments import exit_on_error, one_of
 from ..prompts import Prompt, PromptKind
 from ..text_encoder import TextEncoder
 from .cases import Entry, LabelledCase, absent_from, dice, load_case, names_of, one_line, prompt_rng
+from .region_growing import MODE as BASELINE
 from .report import Call, Outcome, Result, summarise, write_report
 from .settings import Settings
 
@@ -55,7 +56,7 @@ class Evaluation:
         preprocessing: see ``load_case``.
         network: a SegVol, on the device.
         text_encoder: resolves names and encodes them.
-        inferers: mode -> inferer.
+        inferers: mode -> inferer, and the baseline where the settings ask for it.
         device: where the network lies.
         about: what the report says beside the settings: version, size, weights.
     """
@@ -90,7 +91,7 @@ class Evaluation:
         Raises:
             SystemExit: one line, where nothing could be evaluated; an older report stays as it is then.
         """
-        for mode in self.settings.modes:
+        for mode in self._modes("box"):
             one_of(mode, self.inferers, "modes")
         outcome = Outcome(unknown_texts=self.texts.unknown)
         for entry in tqdm(self.cases, desc="evaluate", unit="case"):
@@ -130,9 +131,10 @@ class Evaluation:
         for value, name in case.labels.items():
             voxels = int(np.count_nonzero(case.mask(value)))
             if voxels >= self.settings.minimum_voxels:
-                text = self.texts.resolved.get(name)
-                outcome.skipped["text unknown"] += asks_by_text and text is None
-                targets.append(Question(text or name, value, voxels, text))
+                text = self.texts.name_of(name)
+                if asks_by_text and text is None:
+                    outcome.skipped["without a name, not asked for by text" if name is None else "text unknown"] += 1
+                targets.append(Question(text or name or f"label {value}", value, voxels, text))
             elif voxels:
                 outcome.skipped["too small"] += 1
         outcome.targets = len(targets)
@@ -146,16 +148,20 @@ class Evaluation:
     def _absent(self, case: LabelledCase) -> list[str]:
         """Names to ask for that have no voxel in this case."""
         wanted = self.settings.absent_names or tuple(self.texts.resolved)
-        resolved = self.texts.resolved
-        present = (resolved.get(name) for value, name in case.labels.items() if case.mask(value).any())
-        return absent_from((resolved.get(name) for name in wanted), present)
+        present = (self.texts.name_of(name) for value, name in case.labels.items() if case.mask(value).any())
+        return absent_from(map(self.texts.name_of, wanted), present)
+
+    def _modes(self, kind: PromptKind) -> tuple[str, ...]:
+        """Where a prompt of this kind goes: region growing is given boxes alone."""
+        with_baseline = self.settings.baseline and kind == "box"
+        return (*self.settings.modes, BASELINE) if with_baseline else self.settings.modes
 
     def _ask(self, case: LabelledCase, questions: Sequence[Question], kind: PromptKind, outcome: Outcome) -> None:
         """Answer in every mode; a prompt that lies outside the crop gets an empty mask, as it is refused in use."""
         inside = [question for question in questions if question.prompt is not None]
         outside = [question for question in questions if question.prompt is None]
         size = self.settings.targets_per_call
-        for mode in self.settings.modes:
+        for mode in self._modes(kind):
             nothing = np.zeros(case.image.shape[2:], dtype=bool)
             call = Call(case.name, case.modality, kind, mode)
             outcome.results += [_result(case, call, question, nothing, 0, question.message) for question in outside]
@@ -203,6 +209,10 @@ class Texts:
         if self.unknown:
             first = next(iter(self.unknown.values()))
             logger.warning("%d of the names cannot be asked for by text; the first: %s", len(self.unknown), first)
+
+    def name_of(self, name: str | None) -> str | None:
+        """The name that the text encoder takes for the name of a label, None where it takes none."""
+        return None if name is None else self.resolved.get(name)
 
     def vector(self, name: str | None) -> torch.Tensor | None:
         """(text_dim,) of a resolved name."""

@@ -24,6 +24,7 @@ class Settings:
     targets_per_call: int
     labels_complete: bool
     absent_names: tuple[str, ...] | None
+    baseline: bool
 
 
 @exit_on_error()
@@ -39,6 +40,7 @@ def read_settings(
     targets_per_call: Any = 16,
     labels_complete: Any = False,
     absent_names: Any = None,
+    baseline: Any = False,
 ) -> Settings:
     """Check what came from the command line.
 
@@ -55,6 +57,7 @@ def read_settings(
         labels_complete: what the label of a case lacks is truly absent from its image; where only some cases are
             like that, each says so with ``"complete": true`` in the datalist.
         absent_names: names to ask for where they are absent; by default all names of the datalist.
+        baseline: answer boxes by region growing too, as a mode beside the others; ``kinds`` must hold box.
 
     Raises:
         SystemExit: one line that names the argument and what is allowed.
@@ -65,11 +68,15 @@ def read_settings(
         raise ValueError('datalist is missing; it takes a JSON file {"cases": [{"image", "label", "labels"}, ...]}')
     if output is None:
         raise ValueError("output_dir is missing; it takes a folder for the report")
+    chosen_kinds = tuple(cast(PromptKind, one_of(kind, PROMPT_KINDS, "kinds")) for kind in _words(kinds, "kinds"))
+    with_baseline = as_flag(baseline, "baseline")
+    if with_baseline and "box" not in chosen_kinds:
+        raise ValueError(f"baseline is true, but kinds is {', '.join(chosen_kinds)}; region growing takes the kind box")
     return Settings(
         datalist=tuple(map(str, paths)),
         split=None if split is None else str(split),
         output_dir=output,
-        kinds=tuple(cast(PromptKind, one_of(kind, PROMPT_KINDS, "kinds")) for kind in _words(kinds, "kinds")),
+        kinds=chosen_kinds,
         modes=_words(modes, "modes"),
         seed=_whole(seed, "seed", 0),
         jitter=_share(jitter, "jitter"),
@@ -77,6 +84,7 @@ def read_settings(
         targets_per_call=_whole(targets_per_call, "targets_per_call", 1),
         labels_complete=as_flag(labels_complete, "labels_complete"),
         absent_names=None if absent_names is None else _words(absent_names, "absent_names"),
+        baseline=with_baseline,
     )
 
 
