@@ -1,45 +1,52 @@
 """The MONAI Label app: SegVol by points, box and text for OHIF, Slicer and REST clients.
 
-conf (strings)   size small|base, bundle, checkpoint, tokenizer, device, cache_mib, defaults
+conf (strings)   size small|base, bundle, checkpoint, tokenizer, device, cache_mib, defaults, models
 one Engine       network and memory, shared by
 three tasks      segvol (deepgrow), segvol_classes (vista3d), segvol_text (segmentation)
+one trainer      segvol, whose weights the engine takes over where they score better
+one strategy     segvol_uncertainty, by the scores of the scoring method of that name
 """
 
 import logging
 import os
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from fastapi import HTTPException
+from lib import uncertainty
+from lib.batch import OneDeviceBatch
 from lib.bundle import MODES, Bundle
 from lib.datastore import SegVolDicomStore, SegVolLocalStore
-from lib.dicom_seg import Algorithm, Segment
 from lib.engine import Engine
 from lib.history import History
 from lib.infers import SegVolInfer
 from lib.memory import Memory
 from lib.pacs import open_client
 from lib.requests import BOX_LABEL, TEXT_LABEL, ModelSpec
+from lib.saving import Saving, archive
 from lib.scoring import DicePerLabel
+from lib.settings import read_cache, read_defaults, read_device, read_models
+from lib.training import SegVolTrain
+from lib.weights import WeightsFolder, name_of
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
-from monailabel.interfaces.tasks.batch_infer import BatchInferTask
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.strategy import Strategy
+from monailabel.interfaces.tasks.train import TrainTask
+from monailabel.tasks.activelearning.first import First
+from monailabel.tasks.activelearning.random import Random
 
 logger = logging.getLogger(__name__)
 
-DEFAULT_NAMES = "liver,spleen,left kidney,right kidney"
-CACHE_MIB = "4096"
 HOUR_S = 3600
+STOPPING_S = 30
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 
 
@@ -57,7 +64,7 @@ class SegVolApp(MONAILabelApp):
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
         given = {key: str(value) for key, value in conf.items()}
-        device = _device(given.get("device", "cuda:0" if torch.cuda.is_available() else "cpu"))
+        device = read_device(given)
         self.bundle = Bundle(
             Path(given.get("bundle", Path(app_dir).parent / "bundle")).resolve(),
             given.get("size", "small"),
@@ -65,10 +72,13 @@ class SegVolApp(MONAILabelApp):
             given.get("checkpoint"),
             given.get("tokenizer"),
         )
-        self.engine = Engine(self.bundle, Memory(_mebibytes(given.get("cache_mib", CACHE_MIB))), device)
+        self.own = WeightsFolder(read_models(given, app_dir), name_of(self.bundle.size, given.get("checkpoint")))
+        self.own.sweep()
+        self.engine = Engine(self.bundle, Memory(read_cache(given)), device, self.own)
+        self.saving = Saving(self.bundle, self.engine)
         self.history = History()
         self._ahead = ThreadPoolExecutor(1, "ahead")
-        self.defaults = tuple(_names(given.get("defaults", DEFAULT_NAMES), self.bundle))
+        self.defaults = read_defaults(given, self.bundle)
         super().__init__(
             app_dir=app_dir,
             studies=studies,
@@ -88,12 +98,19 @@ class SegVolApp(MONAILabelApp):
             "segvol_classes": ModelSpec("vista3d", numbered | helpers, self.defaults, MODES),
             "segvol_text": ModelSpec("segmentation", numbered, self.defaults, MODES),
         }
-        weights = self.bundle.weights_file
-        return {name: SegVolInfer(self.engine, self.history, spec, name, weights) for name, spec in specs.items()}
+        return {name: SegVolInfer(self.engine, self.history, spec, name) for name, spec in specs.items()}
+
+    def init_trainers(self) -> dict[str, TrainTask]:
+        """Fine-tuning on the finished labels."""
+        return {"segvol": SegVolTrain(self.bundle, self.own, str(self.engine.device))}
+
+    def init_strategies(self) -> dict[str, Strategy]:
+        """The stock ones, and the least certain image first."""
+        return {"random": Random(), "first": First(), uncertainty.NAME: uncertainty.LeastCertain()}
 
     def init_scoring_methods(self) -> dict[str, ScoringMethod]:
-        """Dice of final labels with what was drawn."""
-        return {"dice": DicePerLabel()}
+        """Dice of final labels with what was drawn, and how certain the model is of images without a label."""
+        return {"dice": DicePerLabel(), uncertainty.NAME: uncertainty.Uncertainty(self.engine, self.defaults)}
 
     def init_batch_infer(self) -> Callable[..., Any]:
         """Batch inference on the one device of the engine."""
@@ -113,7 +130,7 @@ class SegVolApp(MONAILabelApp):
         result: dict[str, Any] = super().infer({**request, "image": path}, store)
         save_to_study = result["params"].pop("save_to_study", False)
         if listed and save_to_study:
-            saved = self._save(image, result, store)
+            saved = self.saving.save(image, result, store)
             result["params"]["messages"] = [*result["params"]["messages"], saved]
         if listed and request.get("save_label"):
             tag = request.get("label_tag") or DefaultLabelTag.ORIGINAL
@@ -125,7 +142,7 @@ class SegVolApp(MONAILabelApp):
         """The next image to label; it is prepared and encoded while the client still loads it."""
         sample: dict[str, Any] = super().next_sample(request)
         if sample.get("path"):
-            self._ahead.submit(_quietly, self.engine.encode_ahead, Path(sample["path"]))
+            self._ahead.submit(_quietly, self.engine.zoom_out, Path(sample["path"]))
         return sample
 
     def dicom_segmentation(self, request: Mapping[str, Any]) -> Path:
@@ -135,33 +152,29 @@ class SegVolApp(MONAILabelApp):
             HTTPException: 400 and one sentence, where the images are no DICOM series.
             MONAILabelException: where nothing was drawn.
         """
-        store = self.datastore()
-        if not isinstance(store, SegVolDicomStore):
-            raise HTTPException(400, "output dicom_seg needs a DICOMweb server as studies; this is a folder of files")
-        result = self.infer(request)
-        drawn = Path(result["file"])
-        handle, output = tempfile.mkstemp(suffix=".dcm")
-        os.close(handle)
-        try:
-            info = self._label_info(result["params"])
-            return store.write_segmentation(request["image"], drawn, info, Path(output)).path
-        except BaseException:
-            Path(output).unlink()
-            raise
-        finally:
-            drawn.unlink(missing_ok=True)
+        store = archive(self.datastore())
+        return self.saving.write_dicom(request["image"], self.infer(request), store)
 
-    def _save(self, image: str, result: Mapping[str, Any], store: Datastore) -> str:
-        """Save a drawn label map as final; nothing is saved where nothing was drawn."""
-        if not result["params"]["label_names"]:
-            return "nothing was drawn, so that nothing was saved"
-        info = {"label_info": self._label_info(result["params"])}
-        store.save_label(image, result["file"], DefaultLabelTag.FINAL, info)
-        return "saved to the study"
+    def check_training(self, model: str | None, params: Mapping[str, Any]) -> None:
+        """Refuse a training that cannot be, before anything is started for it.
 
-    def _label_info(self, params: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """What the DICOM SEG says of each label that was drawn."""
-        return [{"name": name, "idx": value} for name, value in params["label_names"].items()]
+        Args:
+            model: the trainer, None for all, whose options then lie under their names.
+            params: the request's options.
+
+        Raises:
+            ValueError: one sentence.
+        """
+        flat = {key: value for key, value in params.items() if model is not None or key not in self._trainers}
+        for name in self._trainers if model is None else [model]:
+            named = params.get(name, {}) if model is None else {}
+            if not isinstance(named, dict):
+                raise ValueError(f"{name} must be an object with the settings of that trainer")
+            self._trainers[name].check({**named, **flat}, self.datastore())
+
+    def sweep_training(self) -> None:
+        """Remove what a stopped training left."""
+        self.own.sweep(STOPPING_S)
 
     def init_datastore(self) -> Datastore:
         """A folder, whose files are whole at any time, or an image archive behind DICOMweb."""
@@ -179,29 +192,12 @@ class SegVolApp(MONAILabelApp):
         return SegVolDicomStore(
             open_client(self.studies),
             settings.MONAI_LABEL_DICOMWEB_SEARCH_FILTER,
-            self._segments_for,
-            self._algorithm,
+            self.saving.segments_for,
+            self.saving.algorithm,
             cache_path=settings.MONAI_LABEL_DICOMWEB_CACHE_PATH.strip() or None,
             fetch_by_frame=settings.MONAI_LABEL_DICOMWEB_FETCH_BY_FRAME,
             convert_to_nifti=settings.MONAI_LABEL_DICOMWEB_CONVERT_TO_NIFTI,
         )
-
-    def _segments_for(self, label_info: Sequence[Mapping[str, Any]], values: Sequence[int]) -> list[Segment]:
-        """A segment for each value: named by ``label_info``, by its ``idx`` or else in its order, coded by us."""
-        numbered = {info["idx"]: info for info in label_info if isinstance(info.get("idx"), int)}
-        ordered = dict(zip(sorted(values), label_info, strict=False)) if not numbered else {}
-        return [self._segment(value, {**numbered, **ordered}.get(value, {})) for value in values]
-
-    def _segment(self, value: int, info: Mapping[str, Any]) -> Segment:
-        name = str(info.get("name") or f"target {value}")
-        structure = self.bundle.vocabulary.find(name)
-        if structure is None:
-            return Segment(value, name, None, self.bundle.vocabulary.color(name))
-        code = None if structure.snomed is None else (structure.snomed["code"], structure.snomed["meaning"])
-        return Segment(value, structure.name, code, structure.color, structure.side)
-
-    def _algorithm(self) -> Algorithm:
-        return Algorithm("SegVol", self.bundle.version, self.engine.weights()["sha256"])
 
     def cleanup_sessions(self) -> None:
         """Remove expired sessions, and those that a killed server left half made, which the stock method trips over."""
@@ -213,16 +209,6 @@ class SegVolApp(MONAILabelApp):
 
     def _download_dcmqi_tools(self) -> None:
         """Nothing is downloaded: DICOM SEG is written without dcmqi."""
-
-
-class OneDeviceBatch(BatchInferTask):
-    """Batch inference on the engine's device: the stock one asks for GPUs that may not be there."""
-
-    def __call__(self, request: Mapping[str, Any], datastore: Datastore, infer: Callable[..., Any]) -> dict[str, Any]:
-        """Draw every image of the data store that the request means."""
-        single = {**request, "multi_gpu": False, "device": "cpu", "max_workers": 1}
-        results: dict[str, Any] = super().__call__(single, datastore, infer)
-        return results
 
 
 def _quietly(call: Callable[..., Any], *args: Any) -> None:
@@ -238,29 +224,3 @@ def remove_half_made(sessions: Path) -> None:
     for folder in sessions.iterdir() if sessions.is_dir() else ():
         if folder.is_dir() and not (folder / "meta.info").is_file() and time.time() - folder.stat().st_mtime > HOUR_S:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _device(text: str) -> str:
-    """A device of this machine."""
-    cards = [f"cuda:{number}" for number in range(torch.cuda.device_count())]
-    if text not in ("cpu", *cards, *(["cuda"] if cards else [])):
-        raise ValueError(f"device is {text!r}; this machine has {', '.join(['cpu', *cards])}")
-    return text
-
-
-def _mebibytes(text: str) -> int:
-    if not text.isdigit():
-        raise ValueError(f"cache_mib is {text!r}; it must be a whole number of MiB, 0 or more")
-    return int(text) << 20
-
-
-def _names(text: str, bundle: Bundle) -> list[str]:
-    """Names of the vocabulary in a list with commas."""
-    names = []
-    for asked in filter(None, (part.strip() for part in text.split(","))):
-        structure = bundle.vocabulary.find(asked)
-        if structure is None or structure.name not in bundle.names:
-            near = ", ".join(bundle.vocabulary.nearest(asked, names=bundle.names))
-            raise ValueError(f"defaults: {asked!r} is unknown to these weights; nearest: {near}")
-        names.append(structure.name)
-    return names

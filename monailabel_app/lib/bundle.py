@@ -13,7 +13,7 @@ from typing import Any
 from monai.bundle import ConfigParser
 
 SIZES = ("base", "small")
-MODES = ("zoom", "published", "resize", "sliding_window")
+MODES = ("zoom", "fit", "published", "resize", "sliding_window")
 
 
 class NotReady(ValueError):
@@ -50,6 +50,8 @@ class Bundle:
             raise ValueError(f"bundle: {root} has no configs/{missing[0]}; it must be the folder of the SegVol bundle")
         self.root = root
         self.size = size
+        self.device = device
+        self._tokenizer = tokenizer
         self._parser = ConfigParser()
         self._parser.read_config([str(root / "configs" / name) for name in files])
         given = {"bundle_root": str(root), "device": device, "checkpoint": checkpoint, "tokenizer": tokenizer}
@@ -57,6 +59,10 @@ class Bundle:
             if value is not None:
                 self._parser[key] = _plain(key, value)
         self._lock = threading.RLock()
+
+    def on(self, checkpoint: Path, device: str | None = None) -> "Bundle":
+        """The same bundle with other weights; nothing is loaded yet."""
+        return Bundle(self.root, self.size, device or self.device, str(checkpoint), self._tokenizer)
 
     def part(self, name: str) -> Any:
         """The object behind a config id, built at the first call.

@@ -27,7 +27,7 @@ from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from lib.dicom_seg import Algorithm, Segment, Written, write_segmentation
 from lib.dicom_series import read_series
 from lib.label_map import label_values
-from lib.local_store import SegVolLocalStore, plain_name
+from lib.local_store import FinalLabel, SegVolLocalStore, plain_name
 from lib.pacs import Pacs, check_uid, describe
 
 __all__ = ["SegVolDicomStore", "SegVolLocalStore"]
@@ -121,6 +121,11 @@ class SegVolDicomStore(DICOMWebDatastore, SegVolLocalStore):
                     info = describe(self._pacs.find(label_id), label_id)
                     SegVolLocalStore.save_label(self, image_id, str(label), label_tag, info)
         return str(SegVolLocalStore.get_label_uri(self, image_id, label_tag))
+
+    def final_labels(self) -> list[FinalLabel]:
+        """Finished labels of the archive, fetched and converted first."""
+        self._download_labeled_data()
+        return super().final_labels()
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""

@@ -2,13 +2,14 @@
 
 path -> content identity -> prepared volume (kept) -> prompts into its frame -> inferer, whose encodings are kept
 -> masks on the stored grid
+
+Weights may change while it runs: a request takes the bundle that counts when it begins, and ends with it.
 """
 
 import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,40 +20,16 @@ import torch
 from .bundle import Bundle, first_line
 from .clock import Clock
 from .identity import Identities
+from .in_use import BundleInUse, weights_of
 from .memory import Memory
+from .segmentation import Segmentation, Start, UserMistake
+from .serialised import Serialised
+from .weights import WeightsFolder
+from .zoom_out import ZoomOut
+
+__all__ = ["Engine", "Segmentation", "UserMistake"]
 
 logger = logging.getLogger(__name__)
-
-Start = tuple[int, int, int] | None
-
-
-class UserMistake(ValueError):
-    """What the user can mend, in one sentence."""
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What came out for one image.
-
-    Args:
-        label: (i, j, k) uint8 in the stored grid, t + 1 where target t has the voxel.
-        affine: (4, 4) from stored voxels to RAS mm.
-        model_label: (D, H, W), the same in the model's frame.
-        model_points: per target (P, 4) points in the model's frame, each with its label.
-        starts: per target where its windows begin.
-        refined: whether a former mask was mended.
-        messages: what the user should know.
-        latencies: seconds per stage, and what was found in the memory.
-    """
-
-    label: np.ndarray
-    affine: np.ndarray
-    model_label: np.ndarray
-    model_points: list[np.ndarray]
-    starts: list[list[Start]]
-    refined: bool
-    messages: list[str]
-    latencies: dict[str, float]
 
 
 class Engine:
@@ -62,19 +39,30 @@ class Engine:
         bundle: where network and transforms come from.
         memory: shared by all that is kept.
         device: where the network runs.
+        own: fine-tuned weights, which count as soon as they are there.
     """
 
-    def __init__(self, bundle: Bundle, memory: Memory, device: str = "cpu") -> None:
-        self.bundle = bundle
+    def __init__(self, bundle: Bundle, memory: Memory, device: str = "cpu", own: WeightsFolder | None = None) -> None:
         self.memory = memory
         self.device = torch.device(device)
+        self._start = bundle  # volumes go its way, in and out: what it crops, no other bundle's objects can restore
+        self._in_use = BundleInUse(bundle, own, lambda: memory.forget("embedding"))
         self._identities = Identities()
         self._device_lock = threading.Lock()
 
+    @property
+    def bundle(self) -> Bundle:
+        """The bundle with the weights that count now."""
+        return self._in_use.now()
+
     def weights(self) -> dict[str, str]:
         """Which weights draw the masks: ``name``, ``size`` and ``sha256``; loads them at the first call."""
-        info = self.bundle.part("weights")
-        return {"name": Path(info.path).name, "size": self.bundle.size, "sha256": info.sha256}
+        return weights_of(self.bundle)
+
+    @property
+    def weights_file(self) -> Path:
+        """Where the weights lie or are expected; nothing is loaded."""
+        return self._in_use.weights_file
 
     def identity(self, path: Path) -> str:
         """What the content of an image is known by.
@@ -103,20 +91,20 @@ class Engine:
         Raises:
             UserMistake: one sentence, for an image or a prompt that cannot be used.
         """
-        clock = Clock()
-        parsed = _telling(self.bundle.part("prompt_parser"), dict(document))
+        clock, bundle = Clock(), self.bundle
+        parsed = _telling(bundle.part("prompt_parser"), dict(document))
         identity = self.identity(path)
         volume = self._volume(path, identity, clock)
-        case = _telling(self.bundle.part("prompts_to_model_frame"), {"image": volume, "document": parsed})
+        case = _telling(bundle.part("prompts_to_model_frame"), {"image": volume, "document": parsed})
         points = [np.column_stack([prompt.points, prompt.point_labels]) for prompt in case["model_prompts"]]
         report: dict[str, Any] = {"seconds": {}}
-        inputs, _, _, kwargs = self.bundle.part("prepare_batch")({**case, "report": report}, self.device)
+        inputs, _, _, kwargs = bundle.part("prepare_batch")({**case, "report": report}, self.device)
         last = None if refine is None else refine(points)
-        logits = self._infer(inputs, mode, {**kwargs, "refine": last}, identity, clock)
+        logits = self._infer(bundle, inputs, mode, {**kwargs, "refine": last}, identity, clock)
         with clock("restore"):
-            resolved = self.bundle.part("resolve_targets")({"pred": logits, "image": volume})
+            resolved = bundle.part("resolve_targets")({"pred": logits, "image": volume})
             model_label = _array(resolved["label"])[0]
-            label = self._stored(resolved["label"], volume)
+            label = _stored(self._start, resolved["label"], volume)
         return Segmentation(
             label=label,
             affine=_stored_affine(volume),
@@ -126,6 +114,7 @@ class Engine:
             refined=last is not None,
             messages=[*case["messages"], *_messages(case, report)],
             latencies=clock.told(report["seconds"]),
+            weights=weights_of(bundle),
         )
 
     def restore(self, path: Path, model_label: np.ndarray) -> Segmentation:
@@ -138,29 +127,30 @@ class Engine:
         volume = self._volume(path, self.identity(path), clock)
         with clock("restore"):
             like = volume.new_empty((1, *model_label.shape)).copy_(torch.from_numpy(model_label)).to(torch.uint8)
-            label = self._stored(like, volume)
+            label = _stored(self._start, like, volume)
         return Segmentation(label, _stored_affine(volume), model_label, [], [], False, [], clock.told({}))
 
-    def _stored(self, label: Any, volume: Any) -> np.ndarray:
-        """(1, D, H, W) with the volume's meta data -> (i, j, k)."""
-        inverted = self.bundle.part("to_stored_grid")({"label": label, "image": volume})
-        return _array(inverted["label"])[0]
+    def zoom_out(self, path: Path) -> ZoomOut:
+        """The view of a whole image, prepared and encoded, so that any prompt on it, and the first click, find both.
 
-    def encode_ahead(self, path: Path) -> None:
-        """Prepare an image and encode its zoom-out view, so that the first click finds both."""
-        identity = self.identity(path)
+        Raises:
+            UserMistake: for an image that cannot be used.
+        """
+        identity, bundle = self.identity(path), self.bundle
         volume = self._volume(path, identity, Clock())
-        roi_size = self.bundle.part("inferer").roi_size
+        roi_size = bundle.part("inferer").roi_size
         image = torch.as_tensor(volume.as_tensor(), dtype=torch.float32)[None].to(self.device)
         view = torch.nn.functional.interpolate(image, size=roi_size, mode="nearest-exact")
+        network = self._network(bundle)
         with torch.no_grad():
-            self._encode(self._network(), identity, Clock())(view, None)
+            embedding = self._encode(bundle, network, identity, Clock())(view, None)
+        return ZoomOut(network, embedding, bundle.part("text_encoder"), identity, weights_of(bundle)["sha256"])
 
     def _volume(self, path: Path, identity: str, clock: "Clock") -> Any:
         """The prepared volume; nobody may change it."""
 
         def make() -> Any:
-            first, *rest = self.bundle.part("image_preprocessing").transforms
+            first, *rest = self._start.part("image_preprocessing").transforms
             with clock("load"):
                 data = _telling(first, {"image": str(path)}, path=path)
             if self.identity(path) != identity:
@@ -175,12 +165,19 @@ class Engine:
         return volume
 
     def _infer(
-        self, inputs: torch.Tensor, mode: str | None, kwargs: Mapping[str, Any], identity: str, clock: "Clock"
+        self,
+        bundle: Bundle,
+        inputs: torch.Tensor,
+        mode: str | None,
+        kwargs: Mapping[str, Any],
+        identity: str,
+        clock: "Clock",
     ) -> torch.Tensor:
         """Run the inferer; where the device has no room left the memory is emptied once."""
-        inferer = self.bundle.part("inferer") if mode is None else self.bundle.inferer(mode)
-        network = self._network()
-        call = partial(inferer, inputs=inputs, network=network, encode=self._encode(network, identity, clock), **kwargs)
+        inferer = bundle.part("inferer") if mode is None else bundle.inferer(mode)
+        network = self._network(bundle)
+        encode = self._encode(bundle, network, identity, clock)
+        call = partial(inferer, inputs=inputs, network=network, encode=encode, **kwargs)
         with suppress(torch.OutOfMemoryError):
             logits: torch.Tensor = call()
             return logits
@@ -190,8 +187,10 @@ class Engine:
         torch.cuda.empty_cache()
         return call()
 
-    def _encode(self, network: "_Serialised", identity: str, clock: "Clock") -> Callable[..., torch.Tensor]:
-        weights = self.weights()["sha256"]
+    def _encode(
+        self, bundle: Bundle, network: Serialised, identity: str, clock: "Clock"
+    ) -> Callable[..., torch.Tensor]:
+        weights = weights_of(bundle)["sha256"]
 
         def encode(window: torch.Tensor, start: Start) -> torch.Tensor:
             embedding, found = self.memory.get(
@@ -204,27 +203,15 @@ class Engine:
 
         return encode
 
-    def _network(self) -> "_Serialised":
-        self.bundle.part("weights")
-        return _Serialised(self.bundle.part("network"), self._device_lock)
+    def _network(self, bundle: Bundle) -> Serialised:
+        bundle.part("weights")
+        return Serialised(bundle.part("network"), self._device_lock)
 
 
-class _Serialised:
-    """A network that one thread at a time uses; between two views another user may come in."""
-
-    def __init__(self, network: Any, lock: threading.Lock) -> None:
-        self._network = network
-        self._lock = lock
-
-    def encode(self, window: torch.Tensor) -> torch.Tensor:
-        with self._lock:
-            embedding: torch.Tensor = self._network.encode(window)
-            return embedding
-
-    def decode(self, embedding: torch.Tensor, **prompts: Any) -> torch.Tensor:
-        with self._lock:
-            logits: torch.Tensor = self._network.decode(embedding, **prompts)
-            return logits
+def _stored(bundle: Bundle, label: Any, volume: Any) -> np.ndarray:
+    """(1, D, H, W) with the volume's meta data -> (i, j, k)."""
+    inverted = bundle.part("to_stored_grid")({"label": label, "image": volume})
+    return _array(inverted["label"])[0]
 
 
 def _telling(call: Callable[..., Any], *args: Any, path: Path | None = None) -> Any:

@@ -24,6 +24,7 @@ class State:
         shape: (D, H, W) of that frame.
         points: per target (P, 4) points in that frame, each with its label.
         starts: per target where its windows began.
+        weights: which weights drew it.
     """
 
     asked: str
@@ -33,6 +34,7 @@ class State:
     shape: tuple[int, ...]
     points: list[NDArray[np.float64]]
     starts: list[list[Any]]
+    weights: dict[str, str] = field(default_factory=dict)
 
     def mask(self, target: int) -> NDArray[np.bool_]:
         """(D, H, W) of one target."""

@@ -31,10 +31,9 @@ class SegVolInfer(InferTask):
         history: shared by all tasks.
         spec: what a request may ask of this model.
         name: of the model, part of a history's key.
-        weights: file of the weights, for those who may download it.
     """
 
-    def __init__(self, engine: Engine, history: History, spec: ModelSpec, name: str, weights: Path) -> None:
+    def __init__(self, engine: Engine, history: History, spec: ModelSpec, name: str) -> None:
         config: dict[str, Any] = {
             "text_prompt": "",
             "box": "",
@@ -49,15 +48,15 @@ class SegVolInfer(InferTask):
         self.history = history
         self.spec = spec
         self.name = name
-        self.weights = weights
 
     def is_valid(self) -> bool:
         """Weights are loaded at the first request; a task without them tells so then."""
         return True
 
     def get_path(self, validate: bool = True) -> str | None:
-        """File of the weights."""
-        return str(self.weights) if self.weights.is_file() or not validate else None
+        """File of the weights that count now."""
+        weights = self.engine.weights_file
+        return str(weights) if weights.is_file() or not validate else None
 
     def __call__(self, request: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
         """Answer a request with a file and what there is to say about it.
@@ -82,7 +81,7 @@ class SegVolInfer(InferTask):
             "used": list(job.used),
             "ignored": list(job.ignored),
             "messages": drawn.messages,
-            "weights": self.engine.weights(),
+            "weights": state.weights,
             "save_to_study": job.save_to_study,
             "latencies": latencies,
         }
@@ -103,6 +102,7 @@ class SegVolInfer(InferTask):
             shape=drawn.model_label.shape,
             points=drawn.model_points,
             starts=starts,
+            weights=drawn.weights,
         )
         self.history.add(key, state)
         return drawn, state

@@ -1,4 +1,4 @@
-"""A label map read from a viewer's or the server's file, and laid on the slices of a DICOM series.
+"""A label map read from a viewer's or the server's file, and laid on the voxels of a DICOM series or an image file.
 
 Voxels are moved by geometry alone: axes are swapped and turned, and never interpolated.
 """
@@ -38,6 +38,34 @@ def label_values(path: Path) -> list[int]:
     return sorted({int(value) for plane in _read(path)[0].T for value in np.unique(plane)} - {0})
 
 
+def values_on_image(path: Path, image: Path) -> list[int]:
+    """The values of a label map other than 0, ascending, if it has the voxels of an image file, in any order of axes.
+
+    Raises:
+        ValueError: the file is no label map, or lies on another grid than the image.
+    """
+    labels, affine = _read(path)
+    try:
+        shape, image_affine = _grid_of(image)
+    except (OSError, RuntimeError, EOFError, nib.filebasedimages.ImageFileError):
+        raise ValueError("image: the file cannot be read; it must be NIfTI or NRRD") from None
+    _lay(labels, np.linalg.inv(image_affine) @ affine, shape, "image")
+    return [int(value) for value in np.unique(labels) if value]
+
+
+def _grid_of(image: Path) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Shape (i, j, k) and affine to LPS of an image file, whose voxels are not read."""
+    if image.name.endswith((".nii", ".nii.gz")):
+        found = nib.load(image)
+        i, j, k = found.shape[:3]
+        return (i, j, k), _RAS_TO_LPS @ found.affine
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(image))
+    reader.ReadImageInformation()
+    i, j, k = reader.GetSize()[:3]
+    return (i, j, k), _affine_of(reader)
+
+
 def _read(path: Path) -> tuple[Labels, NDArray[np.float64]]:
     """Label values in stored order and the affine to LPS."""
     try:
@@ -67,29 +95,33 @@ def _read_itk(path: Path) -> tuple[NDArray[np.generic], NDArray[np.float64]]:
     image = sitk.ReadImage(str(path))
     if image.GetNumberOfComponentsPerPixel() != 1 or image.GetDimension() != 3:
         raise ValueError("label_map: its segments overlap; each voxel must have one label")
+    return sitk.GetArrayFromImage(image).T, _affine_of(image)
+
+
+def _affine_of(image: sitk.Image | sitk.ImageFileReader) -> NDArray[np.float64]:
     affine = np.eye(4)
     affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * image.GetSpacing()
     affine[:3, 3] = image.GetOrigin()
-    return sitk.GetArrayFromImage(image).T, affine
+    return affine
 
 
-def _lay(labels: Labels, to_series: NDArray[np.float64], shape: tuple[int, int, int]) -> Labels:
+def _lay(labels: Labels, to_series: NDArray[np.float64], shape: tuple[int, int, int], of: str = "series") -> Labels:
     """Turn the labels by a map of their voxels to (column, row, slice) of a series of this shape."""
     steps = to_series[:3, :3] / np.linalg.norm(to_series[:3, :3], axis=0)
     axes = np.abs(steps).argmax(axis=0)  # axis of the series along which each axis of the labels runs
     last = np.asarray(labels.shape) - 1
     if sorted(axes) != [0, 1, 2] or tuple(np.asarray(labels.shape)[np.argsort(axes)]) != shape:
-        raise _other_grid()
+        raise _other_grid(of)
     forward = steps[axes, range(3)] > 0
     for corner in np.ndindex(2, 2, 2):
         voxel = corner * last
         expected = np.empty(3)
         expected[axes] = np.where(forward, voxel, last - voxel)
         if np.abs(to_series[:3, :3] @ voxel + to_series[:3, 3] - expected).max() > _OFF_VOXELS:
-            raise _other_grid()
+            raise _other_grid(of)
     turned = labels[tuple(slice(None) if ahead else slice(None, None, -1) for ahead in forward)]
     return np.ascontiguousarray(turned.transpose(np.argsort(axes)).T)
 
 
-def _other_grid() -> ValueError:
-    return ValueError("label_map: it lies on another grid than the series; it must have the voxels of the series")
+def _other_grid(of: str) -> ValueError:
+    return ValueError(f"label_map: it lies on another grid than the {of}; it must have the voxels of the {of}")

@@ -13,17 +13,36 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 from monailabel.datastore.local import DataModel, ImageLabelModel, LocalDatastore, LocalDatastoreModel
+from monailabel.interfaces.datastore import DefaultLabelTag
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 
 from lib.whole_file import remove_abandoned, whole_file
 
 logger = logging.getLogger(__name__)
 _LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class FinalLabel:
+    """A finished label with its image.
+
+    Attributes:
+        image_id: id of the image.
+        image: its file, or the folder of its series.
+        label: the label map.
+        info: what was saved with the label.
+    """
+
+    image_id: str
+    image: Path
+    label: Path
+    info: dict[str, Any]
 
 
 class SegVolLocalStore(LocalDatastore):
@@ -80,6 +99,21 @@ class SegVolLocalStore(LocalDatastore):
             changed = entry.model_copy(update={"labels": labels})
             self._replace_objects({**self._datastore.objects, image_id: changed})
         return image_id
+
+    def final_labels(self) -> list[FinalLabel]:
+        """Every finished label whose files are there, by the ids of their images."""
+        self.reread()
+        found = []
+        for image_id, entry in sorted(self._datastore.filter_by_tag(DefaultLabelTag.FINAL).items()):
+            image = Path(SegVolLocalStore.get_image_uri(self, image_id))
+            label = Path(SegVolLocalStore.get_label_uri(self, image_id, DefaultLabelTag.FINAL))
+            if image.exists() and label.is_file():
+                found.append(FinalLabel(image_id, image, label, dict(entry.labels[DefaultLabelTag.FINAL].info)))
+        return found
+
+    def reread(self) -> None:
+        """Take in what another process wrote into the index."""
+        self._init_from_datastore_file()
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

@@ -66,6 +66,12 @@ class Memory:
             self._values.clear()
             self._bytes = 0
 
+    def forget(self, kind: str) -> None:
+        """Forget the values whose keys begin with a word."""
+        with self._lock:
+            for key in [key for key in self._values if isinstance(key, tuple) and key[0] == kind]:
+                self._bytes -= self._values.pop(key)[1]
+
     def _keep(self, key: Hashable, value: Any, size: int) -> None:
         if size > self.limit:
             return

@@ -60,7 +60,7 @@ def engine(small_bundle: Any) -> Any:
 
 @pytest.fixture(scope="session")
 def starting(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., AbstractContextManager[Any]]:
-    """``with starting(studies, **conf) as app``: the app, with sessions of its own."""
+    """``with starting(studies, **conf) as app``: the app, with sessions and fine-tuned weights of its own."""
 
     @contextmanager
     def start(studies: Path, **conf: str) -> Iterator[Any]:
@@ -71,7 +71,8 @@ def starting(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Abstract
             patch.setattr(settings, "MONAI_LABEL_DATASTORE_AUTO_RELOAD", False)
             patch.setattr(settings, "MONAI_LABEL_AUTO_UPDATE_SCORING", False)  # it calls a server
             patch.setattr(settings, "MONAI_LABEL_SESSION_PATH", str(tmp_path_factory.mktemp("sessions")))
-            yield SegVolApp(str(ROOT / "monailabel_app"), str(studies), {"device": "cpu", **conf})
+            own = {"device": "cpu", "models": str(tmp_path_factory.mktemp("models"))}
+            yield SegVolApp(str(ROOT / "monailabel_app"), str(studies), {**own, **conf})
 
     return start
 

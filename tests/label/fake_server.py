@@ -1,4 +1,6 @@
-"""The whole server over a fake app: no network, an infer task that sleeps, fails or writes what it is told to."""
+"""The whole server over a fake app: no network, an infer task that sleeps, fails or writes what it is told to, and a
+trainer whose processes sleep until they are stopped.
+"""
 
 import http.client
 import json
@@ -20,15 +22,19 @@ from monailabel.interfaces.utils.app import clear_cache
 from starlette.middleware.cors import CORSMiddleware
 
 MAIN = """
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 from fastapi import HTTPException
+from lib.train_settings import options, read_settings, refuse_unknown
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 from monailabel.interfaces.tasks.infer_v2 import InferTask
 from monailabel.interfaces.tasks.scoring import ScoringMethod
+from monailabel.interfaces.tasks.train import TrainTask
 
 ERRORS = {
     "http": HTTPException(400, "the box is empty"),
@@ -63,6 +69,21 @@ class Score(ScoringMethod):
         return {}
 
 
+class Train(TrainTask):
+    def __init__(self, app_dir):
+        super().__init__("fake")
+        self.app_dir = app_dir
+
+    def config(self):
+        return options(["cpu"])
+
+    def __call__(self, request, datastore):
+        print("the training begins", flush=True)
+        with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"]) as child:
+            Path(self.app_dir, "trains").write_text(str(child.pid))
+            child.wait()
+
+
 class App(MONAILabelApp):
     def __init__(self, app_dir, studies, conf):
         super().__init__(app_dir, studies, conf, "fake", "fake", "1")
@@ -72,6 +93,16 @@ class App(MONAILabelApp):
 
     def init_scoring_methods(self):
         return {"dice": Score()}
+
+    def init_trainers(self):
+        return {"task": Train(self.app_dir)}
+
+    def check_training(self, model, params):
+        refuse_unknown(params)
+        read_settings(params, ["cpu"])
+
+    def sweep_training(self):
+        Path(self.app_dir, "trains").unlink(missing_ok=True)
 
     def on_init_complete(self):
         with Path(self.app_dir, "starts").open("a") as file:
@@ -183,6 +214,7 @@ def running_server(root: Path, app: CORSMiddleware) -> Iterator[Running]:
         patch.setattr(settings, "MONAI_LABEL_SESSION_PATH", str(root / "sessions"))
         patch.setattr(settings, "MONAI_LABEL_DATASTORE_AUTO_RELOAD", False)
         patch.setattr(tempfile, "tempdir", str(root / "temp"))
+        patch.setenv("MONAI_LABEL_RELOAD_APP_LIB", "false")  # as server.py sets it
         patch.chdir(root)
         clear_cache()
         stock.middleware_stack = None

@@ -134,7 +134,28 @@ TASKS: dict[str, Any] = {
     "list": [1],
     "text": "x",
 }
-TASK_ADDRESSES = {"batch": "/batch/infer/task", "scoring": "/scoring/dice", "sample": "/activelearning/random"}
+TRAIN = {
+    "no_epochs": {"max_epochs": 0},
+    "endless": {"max_epochs": 10**9},
+    "epochs_as_list": {"max_epochs": [1]},
+    "nothing_to_judge_by": {"val_split": 0},
+    "nothing_to_train_on": {"val_split": 1},
+    "rate": {"learning_rate": 1},
+    "rate_as_name": {"learning_rate": "nan"},
+    "device": {"device": "cuda"},
+    "override": {"train#trainer#max_epochs": 1},
+    "config": {"output_dir": "owned"},
+    "weights": {"checkpoint": "owned.pt"},
+    "datalist": {"datalist": "owned.json"},
+    "imports": {"imports": ["import os"]},
+}
+TASK_ADDRESSES = {
+    "batch": "/batch/infer/task",
+    "scoring": "/scoring/dice",
+    "sample": "/activelearning/random",
+    "train": "/train/task",
+    "train_all": "/train/",
+}
 
 PROXY = (
     "wado/instances",
@@ -208,6 +229,9 @@ QUERIES = (
     ("GET", "/session/0b1a?update_ts=perhaps"),
     ("POST", "/activelearning/..%2frandom"),
     ("POST", "/train/..%2f..%2fx"),
+    ("POST", "/train/task?run_sync=true"),
+    ("POST", "/train/?run_sync=1"),
+    ("POST", "/train/task?enqueue=perhaps"),
     ("POST", "/batch/infer/task?images=/etc"),
     ("POST", "/batch/infer/task?run_sync=perhaps"),
     ("GET", "/model/..%2f..%2fetc%2fpasswd"),
@@ -330,6 +354,8 @@ def _json() -> dict[str, Request]:
     for address, path in TASK_ADDRESSES.items():
         for name, value in TASKS.items():
             requests[f"{address}-{name}"] = ("POST", path, value, {})
+    for name, value in TRAIN.items():
+        requests[f"train-setting-{name}"] = ("POST", "/train/task", value, {})
     return requests
 
 

@@ -146,13 +146,13 @@ def test_a_dicom_seg_of_a_folder_of_files_is_refused_in_one_sentence(app):
     [("liver", "10200004", None), ("left kidney", "64033007", "left"), ("lesion of mine", None, None)],
 )
 def test_a_segment_is_coded_by_the_vocabulary(app, name, code, side):
-    (segment,) = app._segments_for([{"name": name, "idx": 5}], [5])
+    (segment,) = app.saving.segments_for([{"name": name, "idx": 5}], [5])
     assert (segment.value, segment.name, segment.side) == (5, name, side)
     assert (segment.code and segment.code[0]) == code
 
 
 def test_label_info_without_values_names_them_in_ascending_order(app):
-    named = app._segments_for([{"name": "liver"}, {"name": "spleen"}], [9, 2])
+    named = app.saving.segments_for([{"name": "liver"}, {"name": "spleen"}], [9, 2])
     assert {segment.value: segment.name for segment in named} == {2: "liver", 9: "spleen"}
 
 

@@ -20,6 +20,7 @@ from fastapi import HTTPException
 from lib import local_store
 from lib.datastore import SegVolDicomStore
 from lib.dicom_seg import Algorithm, Segment
+from lib.labelled import read_cases
 from lib.local_store import SegVolLocalStore
 from lib.whole_file import UNFINISHED, remove_abandoned, whole_file
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
@@ -292,6 +293,29 @@ def test_bare_bytes_of_another_size_are_refused(tmp_path, store, archive):
     with pytest.raises(MONAILabelException) as caught:
         store.save_label(series_of(archive), str(raw), "final", {})
     assert caught.value.msg == "label has 3 bytes; it must have one for each of 384 voxels"
+
+
+def test_a_finished_label_is_a_case_with_its_names_and_to_another_server_only_a_seg_of_some_slices(
+    tmp_path, store, archive, small_bundle, monkeypatch
+):
+    uid = series_of(archive)
+    label = label_on(store.get_image_uri(uid), tmp_path, 3)
+    store.save_label(uid, str(label), "final", {"label_info": [{"name": "Liver", "idx": 3}]})
+    everything = (*archive.slices, *archive.stored)
+    monkeypatch.setattr(archive, "retrieve_series", lambda _, series, **__: of_series(everything, series))
+
+    (case,), left_out = read_cases(store.final_labels(), small_bundle)
+    assert (case.labels, left_out) == ({3: "liver"}, {})
+
+    other = open_store(tmp_path / "other", archive)
+    stop_watching(other)
+    (found,) = other.final_labels()
+    cases, left_out = read_cases([found], small_bundle)  # its SEG has the one slice that is not empty
+    assert found.image_id == uid and not cases and "another grid than the image" in left_out[uid]
+
+
+def of_series(files: Sequence[Dataset], series: str) -> list[Dataset]:
+    return [file for file in files if file.SeriesInstanceUID == series]
 
 
 def test_an_unfinished_label_stays_out_of_the_archive(tmp_path, store, archive):

@@ -84,7 +84,7 @@ def test_without_room_every_request_does_all_the_work_and_answers_alike(small_bu
 
 
 def test_preparing_ahead_leaves_the_first_request_neither_loading_nor_the_coarse_view(engine, phantom, work):
-    engine.encode_ahead(phantom)
+    engine.zoom_out(phantom)
     before = work.copy()
     engine.segment(phantom, CLICK, "resize")
     assert work == before == {"load": 1, "preprocess": 1, "encode": 1}

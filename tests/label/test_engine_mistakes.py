@@ -47,10 +47,10 @@ def broken_image(kind: str, path: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["missing", "flat", "constant", "damaged", "empty folder"])
-@pytest.mark.parametrize("call", ["segment", "restore", "encode_ahead"])
+@pytest.mark.parametrize("call", ["segment", "restore", "zoom_out"])
 def test_an_image_that_cannot_be_used_is_one_line_and_not_kept(engine, tmp_path, kind, call):
     path = broken_image(kind, tmp_path / "ct.nii.gz")
-    rest = {"segment": [LIVER], "restore": [np.zeros((1, 1, 1), np.uint8)], "encode_ahead": []}[call]
+    rest = {"segment": [LIVER], "restore": [np.zeros((1, 1, 1), np.uint8)], "zoom_out": []}[call]
     for _ in range(2):
         with pytest.raises(UserMistake, match="^image: ") as caught:
             getattr(engine, call)(path, *rest)

@@ -41,7 +41,7 @@ def tasks(app: Any, shared_engine: Engine) -> dict[str, SegVolInfer]:
     history = History()
     made = {}
     for name, task in app._infers.items():
-        made[name] = SegVolInfer(shared_engine, history, task.spec, name, task.weights)
+        made[name] = SegVolInfer(shared_engine, history, task.spec, name)
     return made
 
 

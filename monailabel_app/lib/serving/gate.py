@@ -17,7 +17,7 @@ from starlette.formparsers import MultiPartException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 
-from . import proxy, segmentation
+from . import proxy, segmentation, training
 from .body import Disconnected, read_body, replay
 from .errors import describe, install_handlers
 from .guard import MAX_FILES, Asked, body_limit, check_form, check_head, check_json
@@ -144,7 +144,8 @@ class Gate:
 
     def _choose(self, asked: Asked, scope: Scope) -> FastAPI:
         dicom = asked.route.pool == "inference" and asked.values.get("output") == "dicom_seg"
-        return self._own if dicom or asked.route.pool == "proxy" else self._stock
+        stop = scope["method"] == "DELETE" and _path(scope).rstrip("/") == "/train"
+        return self._own if dicom or stop or asked.route.pool == "proxy" else self._stock
 
 
 def _prepare(stock: FastAPI) -> None:
@@ -158,6 +159,7 @@ def _own_routes() -> FastAPI:
     own = FastAPI(openapi_url=None)
     own.include_router(proxy.router, prefix=settings.MONAI_LABEL_API_STR)
     own.include_router(segmentation.router, prefix=settings.MONAI_LABEL_API_STR)
+    own.include_router(training.router, prefix=settings.MONAI_LABEL_API_STR)
     install_handlers(own)
     own.dependency_overrides[get_current_user] = current_user
     return own

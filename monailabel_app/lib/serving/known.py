@@ -16,6 +16,7 @@ from monailabel.utils.others.generic import device_map
 
 from .guard import Asked
 from .refusals import Refusal
+from .training import check_training
 
 UID = re.compile(r"[0-9.]{1,64}")
 DEVICE = re.compile(r"|cpu|cuda(:\d+)?")
@@ -31,11 +32,13 @@ def check_known(asked: Asked, uploads: frozenset[str], params: Mapping[str, Any]
         params: its options.
 
     Raises:
-        Refusal: 400 for a device, 404 for anything else that is not there.
+        Refusal: 400 for a device and for a training that cannot be, 404 for anything else that is not there.
     """
     for parameter, kind in _lookups(asked, uploads).items():
-        value = asked.values.get(parameter, "")
-        LOOKUPS[kind](app_instance(), value)
+        if kind == "training":
+            check_training(app_instance(), asked.values.get("model"), params)
+        else:
+            LOOKUPS[kind](app_instance(), asked.values.get(parameter, ""))
     for image in params.get("images", ()) if isinstance(params.get("images"), list) else ():
         _check_image(app_instance(), image)
     _check_device(params.get("device"))

@@ -22,6 +22,7 @@ IMAGES = (".nii.gz", ".nii", ".nrrd")
 SESSION_FILES = (*IMAGES, ".zip", ".dcm")
 SUM = re.compile(r"((SHA256|SHA512|MD5):)?[0-9a-fA-F]{32,128}")
 UID = r"\d+(?:\.\d+)*"
+FALSE = frozenset({"", "0", "false", "off", "no", "f", "n"})
 WORDS = "series|instances|frames|metadata|rendered|thumbnail|bulkdata|bulk|pixeldata"
 DICOM_WEB = rf"studies(?:/(?:{WORDS}|{UID}|[0-9A-Fa-f]{{8}}|\d+(?:,\d+)*))*"
 
@@ -29,6 +30,13 @@ DICOM_WEB = rf"studies(?:/(?:{WORDS}|{UID}|[0-9A-Fa-f]{{8}}|\d+(?:,\d+)*))*"
 def _check_sum(value: str, name: str) -> str:
     if not SUM.fullmatch(value):
         raise Refusal(400, f"{name} must be a hexadecimal digest, after SHA256:, SHA512: or MD5:")
+    return value
+
+
+def check_beside(value: str, name: str) -> str:
+    """Training in the server's own process could not be stopped."""
+    if value.lower() not in FALSE:
+        raise Refusal(400, f"{name} is not taken: training runs beside the server, and GET /train/ tells how far it is")
     return value
 
 
@@ -69,6 +77,7 @@ def _route(methods: str, path: str, **parts: object) -> Route:
 
 IMAGE = {"image": check_id}
 LABEL = {"label": check_id, "tag": check_tag}
+BESIDE = {"run_sync": check_beside}
 TASK = {"body": "json", "pool": "inference"}
 
 ROUTES: tuple[Route, ...] = (
@@ -91,8 +100,14 @@ ROUTES: tuple[Route, ...] = (
     _route("GET DELETE", r"/batch/infer"),
     _route("POST", r"/batch/infer/(?P<model>[^/]+)", checks={"model": check_name}, known={"model": "models"}, **TASK),
     _route("GET DELETE", r"/train/?"),
-    _route("POST", r"/train/?", **TASK),
-    _route("POST", r"/train/(?P<model>[^/]+)", checks={"model": check_name}, known={"model": "trainers"}, **TASK),
+    _route("POST", r"/train/?", checks=BESIDE, known={"params": "training"}, **TASK),
+    _route(
+        "POST",
+        r"/train/(?P<model>[^/]+)",
+        checks={"model": check_name} | BESIDE,
+        known={"model": "trainers", "params": "training"},
+        **TASK,
+    ),
     _route("GET DELETE", r"/scoring/?"),
     _route("POST", r"/scoring/?", **TASK),
     _route("POST", r"/scoring/(?P<method>[^/]+)", checks={"method": check_name}, known={"method": "scoring"}, **TASK),
