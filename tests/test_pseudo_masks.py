@@ -270,6 +270,11 @@ def test_a_volume_that_cannot_be_used_is_told_in_one_line(image: np.ndarray, lab
     assert "\n" not in str(caught.value)
 
 
+def test_a_shape_of_two_axes_is_told_in_one_line():
+    with pytest.raises(ValueError, match=r"^shape is \(32, 256\); it must be three whole numbers"):
+        pseudo_mask(two_things()[0], shape=(32, 256))
+
+
 # --- the transform
 
 

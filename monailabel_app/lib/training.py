@@ -133,6 +133,9 @@ class SegVolTrain(TrainTask):
             raise bundle_run.RunFailed("the training ended without weights")
         new = self._score(candidate, datalist, settings.device, folder / "after")
 
+        if _asked(folder / "before") != _asked(folder / "after"):
+            raise bundle_run.RunFailed("old and new weights were not asked for the same structures")
+
         better = new["mean"] > old["mean"]
         told |= {"taken_over": better, "best_metric": max(new["mean"], old["mean"])}
         told["scores"] = {"before": old, "after": new}
@@ -162,8 +165,7 @@ class SegVolTrain(TrainTask):
         }
         command = bundle_run.command_for(self._bundle.root, "evaluate.json", settings)
         bundle_run.run(command, datalist.parent, logger.info)
-        (by_kind,) = json.loads((output / "summary.json").read_text(encoding="utf-8"))["dice"].values()
-        dice = {kind: float(found["mean"]) for kind, found in by_kind.items()}
+        dice = {kind: float(found["mean"]) for kind, found in _by_kind(output).items()}
         return {**dice, "mean": round(sum(dice.values()) / len(dice), 4)}
 
     def _command(self, settings: TrainSettings, checkpoint: Path, datalist: Path, output: Path) -> list[str]:
@@ -213,3 +215,14 @@ class SegVolTrain(TrainTask):
             "settings": asdict(settings),
             "command": command,
         }
+
+
+def _by_kind(output: Path) -> dict[str, dict[str, Any]]:
+    """Statistics of Dice by kind of prompt, in the one mode that was asked for."""
+    (by_kind,) = json.loads((output / "summary.json").read_text(encoding="utf-8"))["dice"].values()
+    return dict(by_kind)
+
+
+def _asked(output: Path) -> dict[str, int]:
+    """How many structures were asked for by each kind of prompt."""
+    return {kind: found["n"] for kind, found in _by_kind(output).items()}

@@ -218,6 +218,21 @@ def test_a_step_that_fails_leaves_the_weights_and_tells_why(fresh, pretend):
     assert app.info()["train_stats"]["segvol"]["failed"] == "out of memory"
 
 
+def test_weights_that_were_not_judged_alike_are_not_taken_over(fresh, pretend):
+    class Unlike(Pretended):
+        def __call__(self, command: list[str], folder: Path, relay: Callable[[str], None]) -> None:
+            super().__call__(command, folder, relay)
+            summary = folder / "after" / "summary.json"
+            if summary.is_file():
+                summary.write_text(summary.read_text().replace('"n": 3', '"n": 2'))
+
+    app = fresh(*FOLLOWED)
+    pretend(Unlike(old_pt=0.5, model_pt=0.9))
+    with pytest.raises(bundle_run.RunFailed, match="not asked for the same structures"):
+        app.train(FEW)
+    assert app.own.current() is None
+
+
 def test_a_second_training_is_refused_while_one_runs(fresh, monkeypatch):
     app = fresh(*FOLLOWED)
     monkeypatch.setattr(weights, "BUSY_S", 0.1)

@@ -20,7 +20,7 @@ from ..arguments import exit_on_error
 from .felzenszwalb import Neighbours, Rule, check_settings, felzenszwalb
 
 PUBLISHED_SHAPE = (32, 256, 256)  # of the grid that regions are sought on
-SCALE = 1.0  # of the adaptive rule on that grid
+SCALE = 0.3  # of the adaptive rule: some 45 to 90 masks of a CT
 FLOOR = 1e-3  # intensities of [0, 1] up to here were clipped: the preprocessing took them for background
 
 
@@ -52,7 +52,9 @@ class PseudoMasksd(MapTransform):
     ) -> None:
         super().__init__(keys)
         with exit_on_error():
-            _check(self.keys, shape, minimum_share)
+            if len(self.keys) != 1:
+                raise ValueError(f"keys is {self.keys!r}; pseudo masks are made of one image")
+            _check_settings(shape, minimum_share)
             check_settings(scale, sigma, minimum_size, rule, 25, neighbours)
         self.label_key = label_key
         self.pseudo_key = pseudo_key
@@ -108,10 +110,9 @@ def pseudo_mask(
         image: (D, H, W) in [0, 1], normalised and cropped to its foreground.
         label: (D, H, W) true masks; 0 is none.
         shape: (d, h, w) of the grid that is segmented; an axis that is shorter keeps its length.
-        scale: see ``felzenszwalb``, in deviations of the foreground times voxels of a grid of 32 x 256 x 256; on a
-            smaller grid it shrinks with the number of voxels, like the regions.
+        scale: see ``felzenszwalb``, in deviations of the foreground times voxels.
         sigma: of the smoothing, in voxels of the small grid.
-        minimum_size: of a region before cleaning, in the same voxels.
+        minimum_size: of a region before cleaning, in voxels of a grid of 32 x 256 x 256; a smaller grid has fewer.
         rule: see ``felzenszwalb``.
         neighbours: see ``felzenszwalb``.
         minimum_share: see ``clean_regions``.
@@ -123,12 +124,12 @@ def pseudo_mask(
         ValueError: one line, for an image or label that cannot be used, or settings that mean nothing.
     """
     _check_volumes(image, label)
+    _check_settings(shape, minimum_share)
     small = tuple(min(n, int(m)) for n, m in zip(image.shape, shape, strict=True))
     channels = torch.from_numpy(np.ascontiguousarray(image, np.float32))[None, None]
     reduced = F.interpolate(channels, small, mode="area")[0, 0].numpy()
-    share = reduced.size / prod(PUBLISHED_SHAPE)
-    volume, minimum = reduced / _deviation(image), round(minimum_size * share)
-    regions = felzenszwalb(volume, scale * share, sigma, minimum, rule, 25, neighbours)
+    minimum = round(minimum_size * reduced.size / prod(PUBLISHED_SHAPE))
+    regions = felzenszwalb(reduced / _deviation(image), scale, sigma, minimum, rule, 25, neighbours)
     regions[_air(reduced, regions)] = -1
     ids = clean_regions(regions, None if label is None else _nearest(label, small), minimum_share)
     ids = _nearest(ids, image.shape)
@@ -180,8 +181,8 @@ def _opened_and_closed(mask: np.ndarray) -> np.ndarray:
 def _air(image: np.ndarray, regions: np.ndarray) -> np.ndarray:
     """Voxels of regions that were clipped for the most part and reach a side of the volume: the air around the body.
 
-    As a target it would teach nothing but the outline of the scan, and its box is the whole volume. The lungs, cut off
-    by the first or last slice, stay.
+    The released script keeps it. As a target it would teach nothing but the outline of the scan, and its box is the
+    whole volume. The lungs, cut off by the first or last slice, stay.
     """
     sides = np.zeros(regions.max() + 1, bool)
     for face in (regions[:, [0, -1]], regions[:, :, [0, -1]]):
@@ -210,9 +211,7 @@ def _array(volume: torch.Tensor | np.ndarray) -> np.ndarray:
     return array[0]
 
 
-def _check(keys: Sequence[Hashable], shape: Sequence[int], minimum_share: float) -> None:
-    if len(keys) != 1:
-        raise ValueError(f"keys is {keys!r}; pseudo masks are made of one image")
+def _check_settings(shape: Sequence[int], minimum_share: float) -> None:
     whole = isinstance(shape, Sequence) and all(isinstance(n, int) and n > 0 for n in shape)
     if not whole or len(shape) != 3:
         raise ValueError(f"shape is {shape!r}; it must be three whole numbers (d, h, w) from 1 on")

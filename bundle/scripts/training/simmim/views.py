@@ -49,7 +49,7 @@ class UnlabelledViews(Dataset):
         self.masking = masking
         self.length = length
         self.seed = seed
-        self.shares = {"whole": whole, "window": window, "flip": flip}
+        self.shares = whole, window, flip
         self.epoch = 0
 
     def attach(self, engine: Engine) -> None:
@@ -64,7 +64,7 @@ class UnlabelledViews(Dataset):
         """``image`` (1, d, h, w) float32 in [0, 1] and ``mask`` (1, d, h, w) bool, True where hidden."""
         rng = np.random.default_rng((self.seed, self.epoch, index))
         case = self.cases[int(rng.integers(len(self.cases)))]
-        view = draw_view(case.image.shape, self.masking.window_size, None, rng, **self.shares)
+        view = draw_view(case.image.shape, self.masking.window_size, None, rng, *self.shares)
         return {"image": view.of(case.image).unsqueeze(0), "mask": self.masking.draw(rng)}
 
     def mean(self) -> float:
