@@ -92,7 +92,7 @@ def segvol() -> Iterator[SegVolInfer]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(bundle, "part", lambda name: known[name] if name in known else part(name))
         spec = ModelSpec("deepgrow", {}, (), MODES)
-        yield SegVolInfer(Engine(bundle, Memory(1 << 28)), History(), spec, "segvol", Path("spheres.pt"))
+        yield SegVolInfer(Engine(bundle, Memory(1 << 28)), History(), spec, "segvol")
 
 
 def drawn_by(segvol: SegVolInfer, path: Path, style: str, voxel: list[int], **more: Any) -> tuple[Any, Any]:
