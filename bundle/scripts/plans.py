@@ -118,7 +118,7 @@ def plan_fit(prompt: Prompt, coarse: CoarseView, shape: Sequence[int], size: Tri
     length = np.ceil((found[1] - found[0] + 1) * FIT_MARGIN).astype(int)
     length = np.minimum(np.maximum(length, size), shape)
     start = np.clip((found[0] + found[1] + 1 - length) // 2, 0, np.subtract(shape, length))
-    local = rescale(in_window(prompt, start, length), length, size)
+    local = rescale(in_window(prompt, start.tolist(), length.tolist()), length.tolist(), size)
     return Plan(within=boxed, fitted=(np.array([start, start + length - 1]), local))
 
 

@@ -54,7 +54,7 @@ def class_map(
     values = torch.full((int(label.max()) + 1,), UNKNOWN, dtype=torch.int64)
     values[0] = 0 if complete else UNKNOWN
     for value, name in names.items():
-        if value < len(values) and name in rows:
+        if name is not None and value < len(values) and name in rows:
             values[value] = rows[name] + 1
     return values[label[::STRIDE, ::STRIDE, ::STRIDE].long()]
 
