@@ -207,7 +207,9 @@ class ZoomOutZoomInInferer(Inferer):
             extent, prompt = plan.fitted
             place, key = slices(extent), extent.tobytes()
             if key not in embeddings:
-                view = F.interpolate(image[(slice(None), slice(None), *place)], size=self.roi_size, mode="nearest-exact")
+                view = F.interpolate(
+                    image[(slice(None), slice(None), *place)], size=self.roi_size, mode="nearest-exact"
+                )
                 embeddings = {key: halves.encode(view, None, shareable=False)}
             low = halves.decode(embeddings[key], prompt, vector)
             result[place] = F.interpolate(low[None, None], size=result[place].shape, mode="trilinear")[0, 0]
