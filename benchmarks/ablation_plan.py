@@ -17,7 +17,7 @@ from scripts.training.datalist import read_datalist  # noqa: E402
 FULL = "all"  # the run with everything, which the others are compared with
 WITHOUT_PSEUDO_MASKS = "no_pseudo_masks"
 CROPS_ONLY = "crops_only"
-OTHER_MODES = ("resize", "sliding_window")
+OTHER_MODES = ("resize", "sliding_window", "fit")
 VALIDATION_CASES = 2  # of each source; they are looked at once, so that weights are written
 
 

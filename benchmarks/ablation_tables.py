@@ -87,8 +87,8 @@ def _modes(answers: Answers, test: str) -> dict[str, Any]:
     for kind in answers.settings.mode_kinds:
         n = answers.count(FULL, f"{test}_{ZOOM}", _asked(ZOOM, kind))
         columns += [f"Dice, {kind} (n = {n})", f"s per target, {kind}"]
-    note = "The network that was trained with everything, in three modes. All targets of a case share one encoding."
-    return _table("Resize, sliding window, zoom (paper, Table 3)", note, test, columns, rows)
+    note = "The network that was trained with everything, in every mode. All targets of a case share one encoding."
+    return _table("Resize, sliding window, fit, zoom (paper, Table 3)", note, test, columns, rows)
 
 
 def _kinds(answers: Answers, test: str) -> dict[str, Any]:

@@ -322,7 +322,7 @@ def test_a_tiny_plan_is_trained_tested_and_told_and_not_done_twice(tmp_path: Pat
     assert second.count("done before") == 3 * 2 + 1
     written = json.loads((tmp_path / "out" / "ablations.json").read_text())
     assert [figure["title"] for figure in written["figures"]] == [
-        "Resize, sliding window, zoom (paper, Table 3)",
+        "Resize, sliding window, fit, zoom (paper, Table 3)",
         "Text, point, box and their mixes (paper, Fig. 3b)",
         "One, two and all sources (paper, Fig. 3a)",
         "With and without pseudo masks",
