@@ -17,6 +17,7 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
 
 import ablations  # noqa: E402
+import warm_start  # noqa: E402
 from ablation_plan import Job, Settings, Source, datalists, plan, variants  # noqa: E402
 from ablation_tables import Answers, figures, markdown, summarised  # noqa: E402
 
@@ -111,11 +112,18 @@ def test_the_run_with_everything_is_trained_once_a_seed_and_the_others_differ_in
     assert different == {
         "all": {},
         "no_pseudo_masks": {"pseudo_masks": 0},
-        "crops_only": {"whole_share": 0, "window_share": 1},
+        "crops_only": {"whole_share": 0, "window_share": 1, "fit_share": 0},
         "1_sources": {"datalist": folder / "1_sources.json"},
         "2_sources": {"datalist": folder / "2_sources.json"},
     }
     assert full["validate_every"] == full["epochs"] == 20  # the last weights are those that are judged
+
+
+def test_crops_are_all_that_is_left_whatever_shares_the_other_runs_have(settings: Settings) -> None:
+    chosen = {"whole_share": "0.3", "window_share": "0.3", "fit_share": "0.2"}
+    asked = Settings(settings.output_dir, settings.train_datalist, settings.test_datalist, train_options=chosen)
+    (options,) = (job.options for job in plan(asked) if job.name == "crops_only/seed_2/train")
+    assert [options[share] for share in chosen] == [0, 1, 0]
 
 
 def test_every_network_is_tested_by_zoom_and_the_one_with_everything_in_the_other_modes_too(settings: Settings) -> None:
@@ -123,7 +131,7 @@ def test_every_network_is_tested_by_zoom_and_the_one_with_everything_in_the_othe
     assert sum(name.endswith("_zoom") for name in jobs) == 2 * 5 * 2
     assert {name.split("/")[0] for name in jobs if name.endswith("_modes")} == {"all"}
     other = jobs["all/seed_0/real_modes"].options
-    assert (other["modes"], other["kinds"]) == (["resize", "sliding_window"], ["text", "box"])
+    assert (other["modes"], other["kinds"]) == (["resize", "sliding_window", "fit"], ["text", "box"])
     weights = settings.output_dir / "crops_only" / "seed_1" / "train" / "model.pt"
     assert jobs["crops_only/seed_1/real_zoom"].options["checkpoint"] == weights
     assert weights in jobs["crops_only/seed_1/real_zoom"].inputs
@@ -159,6 +167,34 @@ def test_what_is_done_is_not_done_again_unless_its_inputs_or_its_command_change(
     assert ablations.run(Stub("job", (), {"line": count_up(tmp_path) + "; 1"}, (datalist,)), folder) != "done before"
     assert (tmp_path / "runs").read_text() == "xxx"
     assert sorted(os.listdir(folder)) == ["done.json", "log.txt", "result"]
+
+
+def test_a_curve_is_drawn_from_a_log_of_this_very_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[Path] = []
+
+    def pretend(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
+        folder = Path(command[command.index("--output_dir") + 1])
+        begun.append(folder)
+        (folder / "log.txt").write_text("Epoch[1] Metrics -- dice: 0.5000\n")
+        return subprocess.CompletedProcess(command, 0)
+
+    def trained(*words: str) -> set[str]:
+        given = ["--datalist", str(datalist), "--checkpoint", str(checkpoint), "--output_dir", str(tmp_path / "out")]
+        monkeypatch.setattr(sys, "argv", ["warm_start.py", *given, "--epochs", "1", *words])
+        begun.clear()
+        warm_start.main()
+        return {folder.name for folder in begun}
+
+    monkeypatch.setattr(ablations.subprocess, "run", pretend)
+    monkeypatch.setenv("COLUMNS", "80")
+    datalist, checkpoint = write_json(tmp_path / "list.json", {}), write_json(tmp_path / "model.pt", {})
+    both = {"random_weights_0", "SimMIM_0"}
+    assert trained() == both and trained() == set()
+    assert trained("--views", "7") == both
+    write_json(checkpoint, {"other": 1})
+    assert trained("--views", "7") == {"SimMIM_0"}
+    write_json(datalist, {"cases": []})
+    assert trained("--views", "7") == both
 
 
 def test_what_was_merely_begun_is_begun_anew(tmp_path: Path) -> None:
@@ -237,7 +273,7 @@ def test_a_cell_is_mean_and_sample_standard_deviation_over_the_seeds() -> None:
 
 def test_the_table_of_modes_has_dice_and_the_share_of_a_target_in_the_time(found: list[dict[str, Any]]) -> None:
     modes = cells(found, "Table 3")
-    assert list(modes) == ["resize", "sliding_window", "zoom"]
+    assert list(modes) == ["resize", "sliding_window", "fit", "zoom"]
     assert modes["zoom"]["Dice, text (n = 1)"]["seeds"] == [0.6, 0.7]
     assert modes["zoom"]["s per target, text"]["mean"] == 1.5
     assert modes["sliding_window"]["s per target, box"]["mean"] == 4.5

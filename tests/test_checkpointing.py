@@ -183,6 +183,15 @@ def test_a_signal_in_the_last_step_lets_the_run_end(engine, event, times, unbrok
     assert names_in(tmp_path) == names_in(unbroken.folder)
 
 
+@pytest.fixture
+def interruptible():
+    """A background job of a shell ignores SIGINT, and so would the run."""
+    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, former)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_gradients_that_are_still_accumulating_are_not_lost(tmp_path):
     run = build(tmp_path / "broken", accumulate=2)
     signal_at(run.trainer, Events.ITERATION_STARTED, 5, signal.SIGINT)

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 import runpy
 import subprocess
 import sys
@@ -11,8 +12,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from scripts.checkpoints import load_checkpoint, load_for_run, load_image_encoder, save_checkpoint
+from scripts.checkpoints import (
+    load_checkpoint,
+    load_clip_tower,
+    load_for_run,
+    load_for_training,
+    load_image_encoder,
+    save_checkpoint,
+)
 from scripts.network import SegVol, build_segvol
+from scripts.text_encoder import build_text_encoder
+from scripts.vocabulary import Vocabulary
 from transformers import CLIPTextConfig, CLIPTextModel
 
 State = dict[str, torch.Tensor]
@@ -376,3 +386,68 @@ def test_a_conversion_that_fails_says_why_in_one_line(case: str, tmp_path: Path,
     assert {"bad source": "cannot be loaded", "bad target": str(source), "bad size": "'tiny'"}[case] in sentence
     assert "\n" not in sentence
     assert [file.name for file in tmp_path.iterdir()] == ["source.pt"]
+
+
+# ---------------------------------------------------------------- what a training starts from
+
+
+def tower_of(network: SegVol) -> State:
+    return {name: value.clone() for name, value in network.text_encoder.state_dict().items()}
+
+
+@pytest.mark.parametrize("naming", NAMINGS)
+def test_the_clip_tower_comes_out_of_a_released_file_alone(naming: str, network, official: State, tmp_path: Path):
+    expected, path = tower_of(network), write(tmp_path / "SegVol_v1.pth", as_written_by(naming, official))
+    load_clip_tower(wipe(network), path)
+    assert all(torch.equal(value, expected[name]) for name, value in tower_of(network).items())
+    assert network.text_align.weight.isnan().all()
+
+
+def test_the_clip_tower_comes_out_of_a_local_folder(network: SegVol, tmp_path: Path):
+    expected = tower_of(network)
+    network.text_encoder.save_pretrained(tmp_path / "clip")
+    load_for_training(wipe(network), clip=tmp_path / "clip")
+    assert all(torch.equal(value, expected[name]) for name, value in tower_of(network).items())
+
+
+def test_a_training_by_text_without_a_clip_tower_is_refused(network: SegVol, official: State, tmp_path: Path):
+    vit = write(tmp_path / "ViT_pretrain.ckpt", official)
+    for start in (None, vit):
+        with pytest.raises(SystemExit, match="^clip is missing: .* a hub name such as openai/clip-vit-base-patch32$"):
+            load_for_training(network, start)
+        load_for_training(network, start, needs_text=False)
+    load_for_training(network, vit, clip=write(tmp_path / "SegVol_v1.pth", official))
+    load_for_training(network, tmp_path / "SegVol_v1.pth")
+    load_for_training(build_segvol("small"))
+
+
+@pytest.mark.parametrize("source", ["nowhere", "empty", "other", "vit", "weights of another"])
+def test_what_holds_no_clip_tower_of_this_kind_is_one_line(source, network, official: State, tmp_path: Path):
+    path = tmp_path / source
+    if source in ("empty", "other"):
+        path.mkdir()
+    if source == "other":
+        CLIPTextModel(CLIPTextConfig(**{**TOWER.to_diff_dict(), "hidden_size": 16})).save_pretrained(path)
+    elif source == "vit":
+        path = write(tmp_path / "ViT_pretrain.ckpt", official)
+    elif source == "weights of another":
+        CLIPTextModel(TOWER).save_pretrained(path)
+        save_file({"else": torch.zeros(1)}, path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(SystemExit, match=f"^clip: {re.escape(str(path))} (does not exist|holds no CLIP|does not fit)"):
+        load_for_training(wipe(network), clip=path)
+    assert network.text_align.weight.isnan().all()
+
+
+def test_the_small_network_has_no_clip_tower():
+    with pytest.raises(SystemExit, match="^clip: this network has no CLIP tower; --size base has one$"):
+        load_for_training(build_segvol("small"), clip="openai/clip-vit-base-patch32")
+
+
+def test_a_training_goes_on_with_the_row_order_of_its_start(bundle: Path, tmp_path: Path):
+    start, names = build_segvol("small"), ("spleen", "liver")
+    save_checkpoint(start, tmp_path / "model.pt", names)
+    network = build_segvol("small")
+    table = build_text_encoder(network, Vocabulary.load(bundle / "configs" / "vocabulary.json"))
+    load_for_training(network, tmp_path / "model.pt", text_encoder=table)
+    assert table.names == list(names)
+    assert torch.equal(network.text_align.weight, start.text_align.weight)

@@ -58,14 +58,18 @@ def test_a_bad_case_is_left_out_with_its_reason(tmp_path: Path, caplog: pytest.L
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "good.nii")
     good, missing = str(tmp_path / "good.nii"), str(tmp_path / "missing.nii")
     cases = [{"image": image, "label": good, "labels": {"1": "a"}} for image in (good, missing)]
+    cases.append({"image": good, "label": good, "labels": {"0": "background", "1": "a"}})
     load = Compose([LoadVolumed(["image", "label"])])
     with caplog.at_level(logging.WARNING):
         (prepared,) = prepare_cases(cases, load)
     told = [record.getMessage() for record in caplog.records if record.name.startswith("scripts.")]
-    assert told == [f"left out {missing}: image: {missing} does not exist"]
+    assert told == [
+        f"left out {missing}: image: {missing} does not exist",
+        f"left out {good}: labels has the value '0'; allowed are whole numbers above 0",
+    ]
     assert prepared.image.dtype == torch.float16 and type(prepared.label) is torch.Tensor
     assert prepared.image.shape == prepared.label.shape == (4, 5, 6) and prepared.names == {1: "a"}
-    with pytest.raises(ValueError, match="^datalist: none of its 1 cases can be used$"):
+    with pytest.raises(ValueError, match="^datalist: none of its 2 cases can be used$"):
         prepare_cases(cases[1:], load)
 
 

@@ -1,5 +1,6 @@
 """train.json end to end, for a few steps on small phantoms."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from scripts.checkpoints import load_checkpoint
 from scripts.network import build_segvol
 from scripts.phantom import make_phantom, save_phantom
 from scripts.phantom.files import add_to_datalist
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 QUICK = {
     "size": "small",
@@ -39,7 +41,13 @@ def test_training_writes_weights_that_inference_loads(phantoms, tmp_path, monkey
     network = build_segvol("small")
     info = load_checkpoint(network, tmp_path / "out" / "train" / "model.pt")
     assert "liver" in info.text_names
-    assert list((tmp_path / "out" / "train").glob("events.out.tfevents.*"))
+    events = EventAccumulator(str(tmp_path / "out" / "train")).Reload()
+    assert {"loss", "dice", "dice_box"} <= set(events.Tags()["scalars"])
+    summary = json.loads((tmp_path / "out" / "train" / "summary.json").read_text())
+    assert summary["settings"]["seed"] == 0 and summary["best"]["epoch"] == 1
+    asked = summary["validations"][0]["structures"]
+    assert asked.keys() == {"point+text", "box+text", "text", "box", "point", "point+box"} and asked["box"]
+    assert events.Scalars("dice")[0].value == pytest.approx(summary["best"]["dice"], abs=1e-4)
     state = torch.load(tmp_path / "out" / "train" / "checkpoint_epoch=1.pt", weights_only=True)
     assert state["trainer"]["iteration"] == 2
     assert state["best"]["best_metric_epoch"] == 1
@@ -47,6 +55,25 @@ def test_training_writes_weights_that_inference_loads(phantoms, tmp_path, monkey
     assert state["model"].keys() >= fresh.keys()
     with pytest.raises(SystemExit, match="of 1 epochs of 2 iterations, this is one of 2 of 2; keep epochs"):
         run_here(monkeypatch, "train", dataset_dir=phantoms, epochs=2, resume="latest", **QUICK)
+    with pytest.raises(SystemExit, match="of other settings: learning_rate was 0.0001 and is 0.1$"):
+        run_here(monkeypatch, "train", dataset_dir=phantoms, epochs=1, resume="latest", learning_rate=0.1, **QUICK)
+
+
+@pytest.mark.slow
+def test_workers_draw_the_views_that_one_process_draws(phantoms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for workers in (0, 2):
+        options = {"workers": workers, "output_dir": f"out/{workers}", "combinations": ["box"], **QUICK}
+        run_here(monkeypatch, "train", dataset_dir=phantoms, epochs=2, **options)
+    alone, helped = (torch.load(f"out/{n}/checkpoint_epoch=2.pt", weights_only=True)["model"] for n in (0, 2))
+    assert all(torch.equal(value, helped[name]) for name, value in alone.items())
+
+
+def test_the_base_network_is_not_trained_by_text_on_a_random_tower(phantoms, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit, match="^clip is missing"):
+        run_here(monkeypatch, "train", dataset_dir=phantoms, **{**QUICK, "size": "base"})
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
@@ -80,6 +107,10 @@ def test_training_starts_from_given_weights(phantoms, tmp_path, monkeypatch, bun
         ({"accumulate": 0}, "accumulate is 0"),
         ({"batch_size": 8}, "4 views are too few"),
         ({"resume": "nowhere.pt"}, "resume is 'nowhere.pt'"),
+        ({"bfloat16": "yes"}, "bfloat16 is 'yes'; allowed are true and false"),
+        ({"combinations": ["box", "txt"]}, "combinations is 'txt'; allowed are point"),
+        ({"combinations_per_step": -1}, "combinations_per_step is -1"),
+        ({"clip": "openai/clip-vit-base-patch32"}, "clip: this network has no CLIP tower"),
     ],
 )
 def test_a_mistake_gets_one_line(options, told, phantoms, tmp_path, monkeypatch):

@@ -152,6 +152,8 @@ def test_a_mirrored_view_changes_the_sides_in_its_names():
     plain, mirrored = of(sided, whole=1, window=0, intensity=0), of(sided, whole=1, window=0, intensity=0, flip=1)
     assert torch.equal(plain[0]["image"].flip((1, 2, 3)), mirrored[0]["image"])
     assert {name for i in range(20) for name in mirrored[i]["names"]} == {"right kidney", "liver"}
+    named = of(case(labels={"1": "Lesion_left", "2": None}), whole=1, window=0, flip=1, absent=0)
+    assert {name for i in range(20) for name in named[i]["names"]} == {"right lesion", None}
     some = of(sided, whole=1, window=0, intensity=0, flip=0.5, length=80)
     images = {tuple(some[i]["image"].flatten().tolist()) for i in range(80)}
     assert len(images) == 8

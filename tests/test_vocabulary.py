@@ -211,3 +211,26 @@ def test_a_broken_file_is_named_in_one_clear_line(
 def test_a_missing_file_is_named_in_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="No such file"):
         Vocabulary.load(tmp_path / "missing.json")
+
+
+@pytest.mark.parametrize(
+    ("text", "other"),
+    [
+        ("left kidney", "right kidney"),
+        ("kidney_left", "right kidney"),
+        ("Kidney_L", "right kidney"),
+        ("RK", "left kidney"),
+        ("Cyst_right", "left cyst"),
+        ("liver", "liver"),
+        ("Liver", "Liver"),
+        ("L5", "L5"),
+    ],
+)
+def test_a_name_changes_sides(vocabulary: Vocabulary, text: str, other: str) -> None:
+    assert vocabulary.mirrored(text) == other
+
+
+def test_every_sided_name_has_another_side_and_comes_back(vocabulary: Vocabulary) -> None:
+    for structure in (structure for structure in vocabulary if structure.side):
+        other = vocabulary.mirrored(structure.name)
+        assert other != structure.name and vocabulary.mirrored(other) == structure.name

@@ -33,6 +33,7 @@ CHOICES = {
     "modes": ("zoom", "fit", "published", "resize", "sliding_window"),
     "size": ("base", "small"),
 }
+FLAGS = ("bfloat16", "checkpoint_activations", "tensorboard")
 
 
 @contextlib.contextmanager
@@ -48,7 +49,8 @@ def check_arguments(settings: Mapping[str, Any] | None = None) -> None:
     """Check what the user said before anything is built from it.
 
     Args:
-        settings: values of ``mode``, ``modes``, ``size``, ``device`` and ``output_dir``, those that the config has.
+        settings: values of ``mode``, ``modes``, ``size``, ``device``, ``output_dir`` and of flags, those that the
+            config has.
 
     Raises:
         SystemExit: one line that names the argument and what is allowed.
@@ -60,6 +62,8 @@ def check_arguments(settings: Mapping[str, Any] | None = None) -> None:
                 check_device(value)
             elif name == "output_dir":
                 check_output_dir(value)
+            elif name in FLAGS:
+                as_flag(value, name)
             else:
                 for one in value if name == "modes" else [value]:
                     one_of(one, CHOICES[name], name)

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers import CLIPTextModel
 
 from .arguments import as_path, exit_on_error
 
@@ -28,6 +29,7 @@ State = dict[str, torch.Tensor]
 # where the weights may lie in a file, in the order in which they are looked for
 _CONTAINERS = ("model", "model_state_dict", "state_dict")
 _PREFIXES = ("module.", "model.")
+_CLIP_SOURCES = "a released SegVol file, a folder of a CLIP model, or a hub name such as openai/clip-vit-base-patch32"
 # official names, to be written as ours
 _RENAMES = (
     (re.compile(r"^text_encoder\.dim_align\."), "text_align."),
@@ -62,11 +64,7 @@ def load_checkpoint(network: nn.Module, path: str | Path) -> CheckpointInfo:
     """
     path = Path(path)
     content = _read(path)
-    state = _to_our_names(_weights_of(content, path))
-    names = _text_names(content, path)
-    _refuse_encoder_only(state, path)
-    _load_strictly(network, state, path)
-    return CheckpointInfo(str(path), _sha256(path), names)
+    return _load_whole(network, _to_our_names(_weights_of(content, path)), content, path)
 
 
 def load_for_run(network: nn.Module, path: Any) -> CheckpointInfo:
@@ -79,18 +77,86 @@ def load_for_run(network: nn.Module, path: Any) -> CheckpointInfo:
         return load_checkpoint(network, as_path(path, "checkpoint") or "")
 
 
-def load_for_training(network: nn.Module, path: Any) -> None:
-    """Start training from ``path``, a whole model or a pre-trained image encoder alone, as a step of a config.
+def load_for_training(
+    network: nn.Module, path: Any = None, clip: Any = None, text_encoder: Any = None, needs_text: bool = True
+) -> None:
+    """Start training from what there is, as a step of a config.
+
+    Args:
+        network: a SegVol with fresh weights.
+        path: a whole model or a pre-trained image encoder alone; None keeps the fresh weights.
+        clip: where the CLIP tower comes from (``load_clip_tower``), for a network that has one.
+        text_encoder: takes the row order of the text table of a whole model.
+        needs_text: whether training asks by text, for which a tower of random weights is no use.
 
     Raises:
-        SystemExit: one line, for a file that cannot be loaded.
+        SystemExit: one line, for a file that cannot be loaded, and where the tower would stay random.
     """
     with exit_on_error():
-        file = as_path(path, "checkpoint") or ""
-        if _holds_mask_decoder(Path(file)):
-            load_checkpoint(network, file)
+        file = as_path(path, "checkpoint")
+        whole = file is not None and _start_from(network, file, text_encoder)
+        if clip is not None:
+            load_clip_tower(network, clip)
+        elif needs_text and not whole and getattr(network, "text_encoder", None) is not None:
+            raise ValueError(
+                "clip is missing: training by text needs a pre-trained CLIP text tower, which --checkpoint does not "
+                f"bring; it takes {_CLIP_SOURCES}"
+            )
+
+
+def _start_from(network: nn.Module, path: Path, text_encoder: Any) -> bool:
+    """Whether ``path`` was a whole model."""
+    content = _read(path)
+    weights = _weights_of(content, path)
+    state = _to_our_names(weights)
+    whole = _is_whole(state)
+    if whole:
+        names = _load_whole(network, state, content, path).text_names
+        if names is not None and text_encoder is not None:
+            text_encoder.load_state_dict({"names": list(names)})
+    else:
+        _load_encoder(network, weights, path)
+    return whole
+
+
+def load_clip_tower(network: nn.Module, source: Any) -> None:
+    """Load the frozen CLIP text tower alone, strictly.
+
+    Args:
+        network: a SegVol with a tower.
+        source: a released SegVol file, a local folder of a CLIP model as transformers saves it, or a hub name, which
+            is downloaded. The published tower is that of ``openai/clip-vit-base-patch32``.
+
+    Raises:
+        ValueError: one line, where it cannot be read, is of another architecture, or the network has no tower.
+    """
+    tower = getattr(network, "text_encoder", None)
+    if tower is None:
+        raise ValueError("clip: this network has no CLIP tower; --size base has one")
+    path = as_path(source, "clip") or Path()
+    try:
+        if path.is_file():
+            whole = _to_our_names(_weights_of(_read(path), path))
+            given = {name: value for name, value in whole.items() if name.startswith("text_encoder.")}
         else:
-            load_image_encoder(network, file)
+            given = _clip_model(str(source), path.is_dir())
+        _load_strictly(nn.ModuleDict({"text_encoder": tower}), given, path)
+    except ValueError as error:
+        raise ValueError(str(error).replace("checkpoint:", "clip:", 1)) from error
+
+
+def _clip_model(source: str, local: bool) -> State:
+    """The tensors of a CLIP text model from a folder, or from the hub."""
+    if not local and not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
+        raise ValueError(f"clip: {source} does not exist; it takes {_CLIP_SOURCES}")
+    try:
+        loaded: Any = CLIPTextModel.from_pretrained(source, local_files_only=local, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"clip: {source} holds no CLIP text model: {_reason(error)}") from error
+    model, found = loaded
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"clip: {source} holds no CLIP text model; {len(missing)} missing: {_some(missing)}")
+    return {f"text_encoder.{name}": value for name, value in model.state_dict().items()}
 
 
 def load_image_encoder(network: nn.Module, path: str | Path) -> list[str]:
@@ -103,7 +169,10 @@ def load_image_encoder(network: nn.Module, path: str | Path) -> list[str]:
         ValueError: one line, where the file does not hold the whole encoder.
     """
     path = Path(path)
-    state = _weights_of(_read(path), path)
+    return _load_encoder(network, _weights_of(_read(path), path), path)
+
+
+def _load_encoder(network: nn.Module, state: State, path: Path) -> list[str]:
     encoder: State = {}
     skipped: list[str] = []
     for name, value in state.items():
@@ -200,15 +269,18 @@ def _to_our_names(state: State) -> State:
     return renamed
 
 
-def _holds_mask_decoder(path: Path) -> bool:
-    return any(name.startswith("mask_decoder.") for name in _to_our_names(_weights_of(_read(path), path)))
+def _is_whole(state: State) -> bool:
+    return any(name.startswith("mask_decoder.") for name in state)
 
 
-def _refuse_encoder_only(state: State, path: Path) -> None:
-    if state and not any(name.startswith("mask_decoder.") for name in state):
+def _load_whole(network: nn.Module, state: State, content: Any, path: Path) -> CheckpointInfo:
+    names = _text_names(content, path)
+    if state and not _is_whole(state):
         raise ValueError(
             f"checkpoint: {path} is not a whole model (no mask decoder); a pre-trained image encoder starts training"
         )
+    _load_strictly(network, state, path)
+    return CheckpointInfo(str(path), _sha256(path), names)
 
 
 def _load_strictly(module: nn.Module, state: State, path: Path) -> None:

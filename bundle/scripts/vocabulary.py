@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 _SIDES = {"left": "left", "right": "right", "l": "left", "r": "right"}
+_OTHER_SIDE = {"left": "right", "right": "left"}
 _ARTICLES = {"the", "a", "an"}
 
 
@@ -75,6 +76,16 @@ class Vocabulary:
         keys = [key for key, structure in self._index.items() if structure.name in allowed]
         matches = get_close_matches(_key(text), keys, n=max(len(keys), 1))
         return list(dict.fromkeys(self._index[key].name for key in matches))[:n]
+
+    def mirrored(self, text: str) -> str:
+        """The name that the text gets where left and right change places: the text itself where it says no side."""
+        structure = self.find(text)
+        words = _key(text if structure is None else structure.name).split(" ")
+        if not _OTHER_SIDE.keys() & set(words):
+            return text
+        name = " ".join(_OTHER_SIDE.get(word, word) for word in words)
+        other = self.find(name)
+        return name if other is None else other.name
 
     def trained(self, weights: str) -> list[str]:
         """Names that these published weights were trained on, in file order."""

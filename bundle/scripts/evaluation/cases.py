@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..arguments import exit_on_error
 from ..cases import case_name
+from ..label_names import label_names
 from ..prompts import Prompt, PromptKind, prompt_from_mask, to_model_frame
 from .settings import Settings
 
@@ -121,7 +122,7 @@ def load_case(
     Raises:
         ValueError: one line, for what cannot be read or does not fit together.
     """
-    labels = _labels_of(entry)
+    labels = label_names(entry)
     try:
         data = preprocessing({"image": entry["image"], "label": entry["label"]})
     except (ValueError, RuntimeError) as error:
@@ -178,13 +179,3 @@ def one_line(error: BaseException) -> str:
     while not isinstance(error, ValueError) and error.__cause__ is not None:
         error = error.__cause__
     return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _labels_of(entry: Entry) -> dict[int, str | None]:
-    labels = entry.get("labels")
-    if not isinstance(labels, dict) or not labels:
-        raise ValueError('labels is missing; it takes {"1": "liver", ...}, label values and their names')
-    for value in labels:
-        if not str(value).isdecimal() or int(value) == 0:
-            raise ValueError(f"labels has the value {value!r}; allowed are whole numbers above 0")
-    return {int(value): None if name is None else str(name) for value, name in labels.items()}

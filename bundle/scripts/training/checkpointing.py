@@ -163,6 +163,31 @@ class StateSaver:
         self._asked = self._asked or number
 
 
+class RunSettings:
+    """Settings that a resumed run must share with the one that it goes on from.
+
+    Args:
+        settings: name -> value.
+    """
+
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.settings = dict(settings)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The settings."""
+        return self.settings
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Compare.
+
+        Raises:
+            ValueError: naming each setting that differs.
+        """
+        changed = {key: value for key, value in self.settings.items() if state.get(key) != value}
+        if changed:
+            raise ValueError(", ".join(f"{key} was {state.get(key)!r} and is {new!r}" for key, new in changed.items()))
+
+
 class BestSaver:
     """Handler of a validating engine: the weights that score best so far, whole or not at all.
 

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 from ..arguments import exit_on_error
 from ..text_encoder import TextTable
+from ..vocabulary import Vocabulary
 from .dense import class_map
 from .prepared import PreparedCase
 from .sampling import sample_box, sample_points, sample_pseudo_box
@@ -42,7 +43,7 @@ class PromptedViews(Dataset):
         whole: share of views that show the whole volume (the zoom-out view).
         window: share of views at full resolution (the zoom-in view).
         fit: share of views of one structure with a margin (the zoom-to-fit view); the rest has any size.
-        flip: probability of mirroring, for each axis; "left" and "right" in names change places with the sides.
+        flip: probability of mirroring, for each axis; names change sides with it (``Vocabulary.mirrored``).
         absent: share of targets that name a structure that is labelled in the case but not in the view.
         jitter: boxes move by up to this share of their length.
         single: share of point prompts that are one click.
@@ -50,6 +51,7 @@ class PromptedViews(Dataset):
         intensity: largest random shift and scale of intensities, drawn in half of the views.
         minimum_voxels: a structure counts as present in a view from this size on.
         table: names as rows, for dense supervision; None leaves ``classes`` out.
+        vocabulary: knows by which names a structure and its counterpart go.
 
     Raises:
         ValueError: for an odd number of pseudo masks.
@@ -74,6 +76,7 @@ class PromptedViews(Dataset):
         intensity: float = 0.1,
         minimum_voxels: int = 20,
         table: TextTable | None = None,
+        vocabulary: Vocabulary | None = None,
     ) -> None:
         with exit_on_error():
             if pseudo_masks < 0 or pseudo_masks % 2:
@@ -81,7 +84,8 @@ class PromptedViews(Dataset):
             if min(whole, window, fit) < 0 or whole + window + fit > 1:
                 raise ValueError(f"whole_share {whole}, window_share {window} and fit_share {fit} are shares of 1")
         self.cases = list(cases)
-        self.rows = None if table is None else _rows(table, self.cases)
+        self.vocabulary = vocabulary or Vocabulary(())
+        self.rows = None if table is None else _rows(table, self.cases, self.vocabulary)
         self.roi_size = tuple(int(n) for n in roi_size)
         self.length = length
         self.targets = targets
@@ -118,7 +122,7 @@ class PromptedViews(Dataset):
         extent = case.extent(rng) if self.shares["fit"] else None
         view = draw_view(case.image.shape, self.roi_size, centre, rng, extent=extent, **self.shares)
         label = view.of(case.label)
-        names = _names_in(view, case)
+        names = self._names_in(view, case)
         item = {
             "image": self._augment(view.of(case.image), rng).unsqueeze(0),
             **self._true_prompts(label, names, rng),
@@ -172,6 +176,12 @@ class PromptedViews(Dataset):
             chosen.append(int(rng.choice(pool or list(names) or [NOTHING])))
         return chosen
 
+    def _names_in(self, view: View, case: PreparedCase) -> dict[int, str | None]:
+        """The names of the case as the view shows it: mirrored, its sides change places."""
+        if RIGHT not in view.flips:
+            return case.names
+        return {value: name and self.vocabulary.mirrored(name) for value, name in case.names.items()}
+
     def _augment(self, image: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
         if rng.random() < 0.5:
             scale, shift = rng.uniform(-self.intensity, self.intensity, 2)
@@ -188,25 +198,14 @@ def collate_views(views: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return batch
 
 
-def _names_in(view: View, case: PreparedCase) -> dict[int, str | None]:
-    """The names of the case as the view shows it: mirrored, its sides change places."""
-    if RIGHT not in view.flips:
-        return case.names
-    return {value: name if name is None else _other_side(name) for value, name in case.names.items()}
-
-
-def _other_side(name: str) -> str:
-    sides = {"left": "right", "right": "left"}
-    return " ".join(sides.get(word, word) for word in name.split(" "))
-
-
-def _rows(table: TextTable, cases: Sequence[PreparedCase]) -> dict[str, int]:
-    """The row of every name of the cases that the table knows."""
+def _rows(table: TextTable, cases: Sequence[PreparedCase], vocabulary: Vocabulary) -> dict[str, int]:
+    """The row of every name of the cases, mirrored ones too, that the table knows."""
     with exit_on_error():
         if not isinstance(table, TextTable):
             raise ValueError("dense_weight needs a closed list of names, which --size small has; base takes any text")
     rows = {}
-    for name in {name for case in cases for name in case.names.values() if name}:
+    names = {name for case in cases for name in case.names.values() if name}
+    for name in names | {vocabulary.mirrored(name) for name in names}:
         with contextlib.suppress(ValueError):
             rows[name] = table.names.index(table.resolve(name))
     return rows

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..arguments import exit_on_error, one_of
 from ..network import SegVol
 from .activations import checkpoint_blocks
 
@@ -84,9 +85,12 @@ class PrepareBatch:
     Args:
         text_encoder: name -> vector.
         text_dim: length of the vectors.
-        combinations: the prompt combinations to choose from.
-        per_step: how many of them a batch decodes, drawn with the batch's first view; None decodes all, as
+        combinations: the prompt combinations to choose from, of ``COMBINATIONS``.
+        per_step: at most so many of them a batch decodes, drawn with the batch's first view; None decodes all, as
             Algorithm 1 does. Fewer make room for more views in the same time; 0 leaves dense supervision alone.
+
+    Raises:
+        SystemExit: one line, for another combination, and for a negative ``per_step``.
     """
 
     def __init__(
@@ -96,10 +100,14 @@ class PrepareBatch:
         combinations: Sequence[str] = COMBINATIONS,
         per_step: int | None = None,
     ) -> None:
+        with exit_on_error():
+            self.combinations = tuple(one_of(name, COMBINATIONS, "combinations") for name in combinations)
+            if per_step is not None and (not isinstance(per_step, int) or per_step < 0):
+                raise ValueError(f"combinations_per_step is {per_step!r}; it takes a whole number from 0")
         self.text_encoder = text_encoder
         self.text_dim = text_dim
-        self.combinations = tuple(combinations)
-        self.per_step = len(self.combinations) if per_step is None else per_step
+        self.per_step = len(self.combinations) if per_step is None else min(per_step, len(self.combinations))
+        self._resolved: dict[str | None, str | None] = {None: None}
 
     def __call__(self, batch: dict[str, Any], device: torch.device, non_blocking: bool = False, **_: Any) -> tuple:
         """Returns (image, target, args, kwargs) as ``SupervisedTrainer`` takes them."""
@@ -119,21 +127,24 @@ class PrepareBatch:
 
     def _vectors_for(self, names: Sequence[str | None]) -> tuple[torch.Tensor, torch.Tensor]:
         """Text vectors (N, text_dim), zeros where there is no text for a name, and (N,) which have one."""
-        closed = hasattr(self.text_encoder, "names")  # a table knows some names, CLIP takes any
-        resolved: list[str | None] = []
         for name in names:
-            try:
-                resolved.append(None if name is None else self.text_encoder.resolve(name))
-            except ValueError:  # a label that the table has no row for trains by points and boxes alone
-                if not closed:  # CLIP, which takes any name, has another complaint
-                    raise
-                resolved.append(None)
+            if name is not None and name not in self._resolved:
+                self._resolved[name] = self._resolve(name)
+        resolved = [self._resolved[name] for name in names]
         known = torch.tensor([name is not None for name in resolved])
         vectors = torch.zeros(len(names), self.text_dim)
         if known.any():
             encoded = self.text_encoder([name for name in resolved if name is not None])
             vectors[known] = encoded.to(vectors)
         return vectors, known
+
+    def _resolve(self, name: str) -> str | None:
+        try:
+            return str(self.text_encoder.resolve(name))
+        except ValueError:  # a label that the table has no row for trains by points and boxes alone
+            if not hasattr(self.text_encoder, "names"):  # CLIP, which takes any name, has another complaint
+                raise
+            return None
 
     def _draw(self, seed: int) -> tuple[str, ...]:
         if self.per_step == len(self.combinations):

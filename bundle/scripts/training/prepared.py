@@ -17,6 +17,7 @@ from scipy import ndimage
 from tqdm import tqdm
 
 from ..arguments import exit_on_error
+from ..label_names import label_names
 from .datalist import Paths, read_datalist, read_images
 
 logger = logging.getLogger(__name__)
@@ -36,6 +37,9 @@ class PreparedCase:
         pseudo_mask: (D, H, W) int16 of region numbers, 0 for none, and everywhere where none were made.
         names: label value -> name, None for a structure without one.
         complete: what is not labelled is not there.
+
+    Raises:
+        ValueError: for labels that are no values and names (``label_names``).
     """
 
     def __init__(self, case: dict[str, Any]) -> None:
@@ -43,11 +47,11 @@ class PreparedCase:
         label = case["label"][0] if "label" in case else self._nothing()
         self.label = label.to(torch.uint8 if label.max() < 256 else torch.int16)
         self.pseudo_mask = case["pseudo_mask"][0].to(torch.int16) if "pseudo_mask" in case else self._nothing()
-        self.names = {int(value): name for value, name in case.get("labels", {}).items()}
+        self.names = label_names(case) if case.get("labels") else {}
         self.complete = bool(case.get("complete", False))
-        known = [value for value in self.names if value > 0]
-        self._centres = _voxels_of(self.label.cpu().numpy(), known) if known else []
-        self._extents = _extents_of(self.label.cpu().numpy(), known) if known else []
+        values = list(self.names)
+        self._centres = _voxels_of(self.label.cpu().numpy(), values) if values else []
+        self._extents = _extents_of(self.label.cpu().numpy(), values) if values else []
 
     def extent(self, rng: np.random.Generator) -> np.ndarray | None:
         """First and last voxel (2, 3) of a random structure; None where nothing is labelled."""
@@ -116,11 +120,10 @@ def prepare_cases(
             cases.append(known[key])
             continue
         try:
-            grids = prepared[index]
+            known[key] = PreparedCase({**case, **prepared[index]})
         except (ValueError, RuntimeError) as error:
             logger.warning("left out %s: %s", case["image"], " ".join(str(_first_cause(error)).split()))
             continue
-        known[key] = PreparedCase({**case, **grids})
         cases.append(known[key])
     if not cases:
         raise ValueError(f"datalist: none of its {len(datalist)} cases can be used")

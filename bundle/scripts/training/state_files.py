@@ -7,7 +7,8 @@ import logging
 import os
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,17 +20,23 @@ _STATE = re.compile(r"checkpoint_(epoch|iteration)=(\d+)\.pt")
 _LEFTOVER = re.compile(r"\..+\.tmp-[0-9a-f]{32}")
 
 
-def write_whole(content: Any, path: Path) -> None:
-    """``torch.save`` under another name, onto the disk, then under its own; with the rights of any new file."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A hidden file that takes the place of ``path`` once the block ends well, and vanishes if it fails."""
     temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
     try:
-        with temporary.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_whole(content: Any, path: Path) -> None:
+    """``torch.save`` under another name, onto the disk, then under its own; with the rights of any new file."""
+    with whole(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def sweep(folder: Path) -> None:

@@ -1,9 +1,6 @@
 """What a pre-training leaves to look at after each validation: a picture and a summary that a program reads."""
 
-import os
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +9,7 @@ import torch
 from ignite.engine import Engine, Events
 
 from ...results.files import write_json
+from ..state_files import whole
 from .picture import draw_reconstructions
 
 SUMMARY = "summary.json"
@@ -65,20 +63,9 @@ class Report:
         self.folder.mkdir(parents=True, exist_ok=True)
         best = min(self.validations, key=lambda validation: validation["l1"])
         summary = {"settings": self.settings, "best": best, "validations": self.validations}
-        with _whole(self.folder / SUMMARY) as path:
+        with whole(self.folder / SUMMARY) as path:
             write_json(path, summary)
         title = f"epoch {epoch}: masked L1 {metrics['l1']:.4f}, of predicting the mean {metrics['l1_of_mean']:.4f}"
         for name in (f"reconstruction_epoch_{epoch:04d}.png", PICTURE):
-            with _whole(self.folder / name) as path:
+            with whole(self.folder / name) as path:
                 draw_reconstructions(path, self._views, title)
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A hidden file that takes the place of ``path`` once the block ends well, and vanishes if it fails."""
-    temporary = path.with_name(f".{path.name}.tmp-{uuid.uuid4().hex}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
