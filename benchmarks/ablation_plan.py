@@ -131,7 +131,7 @@ def variants(settings: Settings) -> dict[str, dict[str, Any]]:
     return {
         FULL: full,
         WITHOUT_PSEUDO_MASKS: {**full, "pseudo_masks": 0},
-        CROPS_ONLY: {**full, "whole_share": 0, "window_share": 1},
+        CROPS_ONLY: {**full, "whole_share": 0, "window_share": 1, "fit_share": 0},
         **{name: {**full, "datalist": name} for name in prefixes(len(settings.train_datalist))[:-1]},
     }
 

@@ -4,22 +4,21 @@
         [--epochs 12] [--views 200] [--seeds 1] [--train_options KEY=VALUE ...]
 
 Both trainings have the same seed, views and number of steps; validation is that of train.json, after every epoch. The
-output folder gets warm_start.png and warm_start.json (curves, commands), and a folder for each run, which is not run
-again where its log is whole.
+output folder gets warm_start.png and warm_start.json (curves, commands), and a folder for each run. What is done is not
+done again, unless its command, the weights that it starts from or its datalist are others.
 """
 
 import argparse
 import json
 import os
 import re
-import subprocess
 import sys
 from pathlib import Path
 
+import ablations
+from ablation_plan import Job
 from matplotlib.figure import Figure
 
-ROOT = Path(__file__).resolve().parents[1]
-BUNDLE = ROOT / "bundle"
 METRICS = re.compile(r"Epoch\[(\d+)\] Metrics -- (.+)")
 STARTS = {"random weights": False, "SimMIM": True}
 
@@ -35,20 +34,23 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0")
     parser.add_argument("--train_options", nargs="*", default=[], metavar="KEY=VALUE", help="more keys of train.json")
     arguments = parser.parse_args()
+    os.environ["COLUMNS"] = "200"  # a line of metrics stays one
     runs = []
     for seed in range(arguments.seeds):
         for start, warm in STARTS.items():
-            folder = arguments.output_dir.resolve() / f"{start.replace(' ', '_')}_{seed}"
-            words = command(arguments, folder, seed, warm)
-            curve = train(words, folder, arguments.epochs)
-            runs.append({"start": start, "seed": seed, "curve": curve, "command": words})
+            job = training(arguments, f"{start.replace(' ', '_')}_{seed}", seed, warm)
+            folder = arguments.output_dir.resolve() / job.name
+            ablations.run(job, folder)
+            curve = read_curve(folder / "log.txt")
+            runs.append({"start": start, "seed": seed, "curve": curve, "command": job.command(folder)})
             sys.stdout.write(f"{start}, seed {seed}: Dice {curve[-1]['dice']:.3f} after epoch {curve[-1]['epoch']}\n")
     (arguments.output_dir / "warm_start.json").write_text(json.dumps(runs, indent=1) + "\n")
     plot(runs, arguments.output_dir / "warm_start.png")
 
 
-def command(arguments: argparse.Namespace, folder: Path, seed: int, warm: bool) -> list[str]:
-    """The training as a command line."""
+def training(arguments: argparse.Namespace, name: str, seed: int, warm: bool) -> Job:
+    """One of the trainings."""
+    inputs = [arguments.datalist.resolve(), *([arguments.checkpoint.resolve()] if warm else [])]
     options = {
         "size": "small",
         "datalist": arguments.datalist.resolve(),
@@ -58,26 +60,11 @@ def command(arguments: argparse.Namespace, folder: Path, seed: int, warm: bool) 
         "warmup_epochs": 1,
         "seed": seed,
         "cache_dir": arguments.output_dir.resolve() / "cache",
-        "output_dir": folder,
     }
     if warm:
         options["checkpoint"] = arguments.checkpoint.resolve()
     options |= dict(option.split("=", 1) for option in arguments.train_options)
-    words = [sys.executable, "-m", "monai.bundle", "run", "--config_file", str(BUNDLE / "configs" / "train.json")]
-    words += ["--bundle_root", str(BUNDLE)]
-    return words + [word for key, value in options.items() for word in (f"--{key}", str(value))]
-
-
-def train(words: list[str], folder: Path, epochs: int) -> list[dict[str, float]]:
-    """The validation curve of a run, which is not repeated where it is whole."""
-    folder.mkdir(parents=True, exist_ok=True)
-    log = folder / "log.txt"
-    if not log.is_file() or len(read_curve(log)) < epochs:
-        with log.open("w") as file:
-            subprocess.run(
-                words, stdout=file, stderr=subprocess.STDOUT, check=True, env={**os.environ, "COLUMNS": "200"}
-            )
-    return read_curve(log)
+    return Job(name, ("train",), options, tuple(inputs))
 
 
 def read_curve(log: Path) -> list[dict[str, float]]:

@@ -27,12 +27,13 @@ from lib.history import History
 from lib.infers import SegVolInfer
 from lib.memory import Memory
 from lib.pacs import open_client
+from lib.parent import end_with_server
 from lib.requests import BOX_LABEL, TEXT_LABEL, ModelSpec
 from lib.saving import Saving, archive
 from lib.scoring import DicePerLabel
 from lib.settings import read_cache, read_defaults, read_device, read_models
 from lib.training import SegVolTrain
-from lib.weights import WeightsFolder, name_of
+from lib.weights import WeightsFolder
 from monailabel.config import settings
 from monailabel.interfaces.app import MONAILabelApp
 from monailabel.interfaces.datastore import Datastore, DefaultLabelTag
@@ -63,6 +64,7 @@ class SegVolApp(MONAILabelApp):
     """
 
     def __init__(self, app_dir: str, studies: str, conf: Mapping[str, str]) -> None:
+        end_with_server()
         given = {key: str(value) for key, value in conf.items()}
         device = read_device(given)
         self.bundle = Bundle(
@@ -72,7 +74,7 @@ class SegVolApp(MONAILabelApp):
             given.get("checkpoint"),
             given.get("tokenizer"),
         )
-        self.own = WeightsFolder(read_models(given, app_dir), name_of(self.bundle.size, given.get("checkpoint")))
+        self.own = WeightsFolder(read_models(given, app_dir), self.bundle.size, self.bundle.weights_file)
         self.own.sweep()
         self.engine = Engine(self.bundle, Memory(read_cache(given)), device, self.own)
         self.saving = Saving(self.bundle, self.engine)

@@ -1,11 +1,8 @@
 """A workflow of the bundle in a process of its own: it can be stopped, and takes nobody down with it."""
 
-import ctypes
-import json
 import logging
 import os
 import re
-import signal
 import subprocess
 import sys
 from collections import deque
@@ -14,6 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .parent import end_with_parent
+
 logger = logging.getLogger(__name__)
 
 Relay = Callable[[str], None]
@@ -21,17 +20,10 @@ LAST_LINES = 20
 PATIENCE_S = 10
 PROGRESS = re.compile(r"\d+%\|")  # bars are for terminals
 NOISE = ("nvImageCodec", "NvImgCodec", "parsing config_file", " - INFO - ")  # MONAI's, before the bundle speaks
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 class RunFailed(RuntimeError):
     """A workflow ended without its result; the last line that it said."""
-
-
-def keys_of(root: Path, config: str) -> set[str]:
-    """The ids at the top of a config, which are what a command line may set."""
-    return set(json.loads((root / "configs" / config).read_text(encoding="utf-8")))
 
 
 def command_for(root: Path, config: str, settings: Mapping[str, Any]) -> list[str]:
@@ -84,7 +76,7 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        preexec_fn=_end_with_parent,  # noqa: PLW1509 - calls nothing but the kernel
+        preexec_fn=_begin,  # noqa: PLW1509 - calls nothing but the kernel
     )
     try:
         yield process
@@ -100,8 +92,7 @@ def _running(command: list[str], folder: Path) -> Iterator[subprocess.Popen[str]
             process.stdout.close()
 
 
-def _end_with_parent() -> None:
+def _begin() -> None:
     """In the child, before it begins: be killed where the parent is, and let requests of users go first."""
-    if _libc is not None:
-        _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    end_with_parent()
     os.nice(5)

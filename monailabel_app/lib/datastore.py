@@ -4,6 +4,7 @@ Fetched series are kept in a folder, as the stock store keeps them. Environment 
 MR studies also MONAI_LABEL_DICOMWEB_SEARCH_FILTER='{"Modality": "MR"}'.
 """
 
+import logging
 import os
 import shutil
 import tempfile
@@ -22,15 +23,18 @@ from monailabel.config import settings
 from monailabel.datastore.dicom import DICOMWebDatastore
 from monailabel.datastore.utils.convert import dicom_to_nifti
 from monailabel.interfaces.datastore import DefaultLabelTag
-from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
+from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelError, MONAILabelException
 
 from lib.dicom_seg import Algorithm, Segment, Written, write_segmentation
 from lib.dicom_series import read_series
 from lib.label_map import label_values
 from lib.local_store import FinalLabel, SegVolLocalStore, plain_name
 from lib.pacs import Pacs, check_uid, describe
+from lib.sentence import sentence
 
 __all__ = ["SegVolDicomStore", "SegVolLocalStore"]
+
+logger = logging.getLogger(__name__)
 
 LabelInfo = Sequence[Mapping[str, Any]]
 SegmentsFor = Callable[[LabelInfo, Sequence[int]], Sequence[Segment]]
@@ -68,7 +72,7 @@ class SegVolDicomStore(DICOMWebDatastore, SegVolLocalStore):
 
     def get_labeled_images(self, label_tag: str | None = None, labels: list[str] | None = None) -> list[str]:
         """Series that a DICOM SEG of the archive refers to."""
-        return self._listed("labeled", lambda: DICOMWebDatastore.get_labeled_images.__wrapped__(self))
+        return self._listed("labeled", self._ask_labeled)
 
     def forget_lists(self) -> None:
         """Ask the archive anew which series it has."""
@@ -122,10 +126,46 @@ class SegVolDicomStore(DICOMWebDatastore, SegVolLocalStore):
                     SegVolLocalStore.save_label(self, image_id, str(label), label_tag, info)
         return str(SegVolLocalStore.get_label_uri(self, image_id, label_tag))
 
-    def final_labels(self) -> list[FinalLabel]:
-        """Finished labels of the archive, fetched and converted first."""
+    def final_labels(self, folder: Path) -> list[FinalLabel]:
+        """Finished labels of the archive, fetched and converted first; one that cannot be is left out."""
         self._download_labeled_data()
-        return super().final_labels()
+        return super().final_labels(folder)
+
+    def _download_labeled_data(self) -> None:
+        """Take in what the archive has now; the stock method ends at the first series or SEG that fails."""
+        known = self._kept_labels()  # before the archive is asked: what is saved meanwhile stays
+        found = self._pacs.segmentations()
+        for gone in filter(self._is_gone, known.keys() - {seg for seg, _ in found}):
+            Path(SegVolLocalStore.get_label_uri(self, known[gone], DefaultLabelTag.FINAL)).unlink(missing_ok=True)
+        self.refresh()
+        for label_id, image_id in self._of_listed(found):
+            try:
+                self.get_image_uri(image_id)
+                self.get_label_uri(label_id, DefaultLabelTag.FINAL, image_id)
+            except Exception as error:  # what other programs wrote fails in many ways
+                said = sentence(error).replace(image_id, "its image").replace(label_id, "it")
+                logger.warning("a segmentation of the archive is left out: %s", said)
+
+    def _is_gone(self, label_id: str) -> bool:
+        """Asked for by its id: an archive may cut a list short."""
+        try:
+            self._pacs.find(label_id)
+        except ImageNotFoundException:
+            return True
+        return False
+
+    def _ask_labeled(self) -> list[str]:
+        return list(dict.fromkeys(image for _, image in self._of_listed(self._pacs.segmentations())))
+
+    def _of_listed(self, segmentations: Sequence[tuple[str, str | None]]) -> list[tuple[str, str]]:
+        listed = set(self.list_images())
+        return [(seg, image) for seg, image in segmentations if image is not None and image in listed]
+
+    def _kept_labels(self) -> dict[str, str]:
+        """The SEGs whose labels lie here, and their images."""
+        images = SegVolLocalStore.get_labeled_images(self)
+        segs = {image: self.get_label_info(image, DefaultLabelTag.FINAL).get("SeriesInstanceUID") for image in images}
+        return {seg: image for image, seg in segs.items() if seg is not None}
 
     def save_label(
         self, image_id: str, label_filename: str, label_tag: str, label_info: dict[str, Any], label_id: str = ""

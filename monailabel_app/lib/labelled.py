@@ -17,7 +17,7 @@ from .local_store import FinalLabel
 
 TRAIN, VALIDATION = "train", "validation"
 LEAST_CASES = 2
-SUFFIXES = (".nii.gz", ".nii", ".nrrd")
+JUDGED, NEW, TRAINED = range(3)  # the order in which cases come to judge
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,8 @@ class Case:
 
     Attributes:
         digest: stands for the image's id where the id must not be seen.
-        image: its file, or the folder of its series.
-        label: the label map.
+        image: its file.
+        label: the label map, in the same folder.
         labels: value -> name that the weights take as text, None where they take none.
     """
 
@@ -114,7 +114,8 @@ def split_cases(
 
     Args:
         cases: at least two.
-        share: of the cases that judge, in (0, 1); at least one judges and one trains.
+        share: of the cases that judge, in (0, 1), as far as there are cases that were not trained on; at least one
+            judges and one trains.
         seed: of the draw.
         trained: digests of the cases that the weights have trained on.
         judged: digests of those that judged them.
@@ -124,10 +125,11 @@ def split_cases(
     """
     if len(cases) < LEAST_CASES:
         raise too_few(len(cases))
-    known = {**dict.fromkeys(trained, 2), **dict.fromkeys(judged, 0)}
+    known = {**dict.fromkeys(trained, TRAINED), **dict.fromkeys(judged, JUDGED)}
     drawn = sorted(cases, key=lambda case: hashlib.sha256(f"{seed} {case.digest}".encode()).digest())
-    drawn.sort(key=lambda case: known.get(case.digest, 1))
-    count = min(max(1, round(share * len(cases))), len(cases) - 1)
+    drawn.sort(key=lambda case: known.get(case.digest, NEW))
+    fit = sum(known.get(case.digest) != TRAINED for case in cases)
+    count = max(1, min(round(share * len(cases)), fit, len(cases) - 1))
     return {VALIDATION: drawn[:count], TRAIN: drawn[count:]}
 
 
@@ -140,25 +142,18 @@ def too_few(count: int) -> ValueError:
 
 
 def write_datalist(folder: Path, split: Mapping[str, Sequence[Case]]) -> Path:
-    """Write the datalist of the bundle's workflows; its files are numbered, so that no log names an image.
+    """Write the datalist of the bundle's workflows.
 
     Args:
-        folder: where it goes, with links to images and labels beside it.
+        folder: of the images and labels.
         split: cases by split.
     """
     entries = []
     listed = [(name, case) for name, cases in split.items() for case in cases]
     for number, (name, case) in enumerate(listed, 1):
-        files = {"image": case.image, "label": case.label}
-        links = {key: f"{key}_{number:04d}{_suffix(path)}" for key, path in files.items()}
-        for key, path in files.items():
-            (folder / links[key]).symlink_to(path.resolve())
+        files = {"image": case.image.name, "label": case.label.name}
         labels = {str(value): structure for value, structure in case.labels.items()}
-        entries.append({**links, "id": f"case {number}", "labels": labels, "split": name})
+        entries.append({**files, "id": f"case {number}", "labels": labels, "split": name})
     path = folder / "datalist.json"
     path.write_text(json.dumps({"cases": entries}, indent=2), encoding="utf-8")
     return path
-
-
-def _suffix(path: Path) -> str:
-    return next((suffix for suffix in SUFFIXES if path.name.lower().endswith(suffix)), "")

@@ -26,15 +26,16 @@ from lib.whole_file import remove_abandoned, whole_file
 
 logger = logging.getLogger(__name__)
 _LONGEST_NAME = 200
+_SUFFIXES = (".nii.gz", ".nii", ".nrrd")
 
 
 @dataclass(frozen=True)
 class FinalLabel:
-    """A finished label with its image.
+    """A finished label with its image, as both were when they were asked for.
 
     Attributes:
         image_id: id of the image.
-        image: its file, or the folder of its series.
+        image: its file.
         label: the label map.
         info: what was saved with the label.
     """
@@ -100,16 +101,28 @@ class SegVolLocalStore(LocalDatastore):
             self._replace_objects({**self._datastore.objects, image_id: changed})
         return image_id
 
-    def final_labels(self) -> list[FinalLabel]:
-        """Every finished label whose files are there, by the ids of their images."""
+    def final_labels(self, folder: Path) -> list[FinalLabel]:
+        """Every finished label whose files are there, by the ids of their images.
+
+        Args:
+            folder: gets the files under numbers, so that no name tells an image and no later upload changes one.
+        """
         self.reread()
-        found = []
-        for image_id, entry in sorted(self._datastore.filter_by_tag(DefaultLabelTag.FINAL).items()):
+        ids = sorted(self._datastore.filter_by_tag(DefaultLabelTag.FINAL))
+        found = (self._final_label(image_id, folder, number) for number, image_id in enumerate(ids, 1))
+        return [label for label in found if label is not None]
+
+    def _final_label(self, image_id: str, folder: Path, number: int) -> FinalLabel | None:
+        """One of them, with names and voxels of the same upload; None where its files are gone."""
+        with self._guard, self._between_processes:
+            self.reread()
             image = Path(SegVolLocalStore.get_image_uri(self, image_id))
             label = Path(SegVolLocalStore.get_label_uri(self, image_id, DefaultLabelTag.FINAL))
-            if image.exists() and label.is_file():
-                found.append(FinalLabel(image_id, image, label, dict(entry.labels[DefaultLabelTag.FINAL].info)))
-        return found
+            if not image.is_file() or not label.is_file():
+                return None
+            info = dict(self._datastore.objects[image_id].labels[DefaultLabelTag.FINAL].info)
+            image = _keep(image, folder / f"image_{number:04d}")
+            return FinalLabel(image_id, image, _keep(label, folder / f"label_{number:04d}"), info)
 
     def reread(self) -> None:
         """Take in what another process wrote into the index."""
@@ -211,6 +224,17 @@ def plain_name(name: str, what: str) -> str:
         allowed = f"1 to {_LONGEST_NAME} bytes, no path and no dot in front"
         raise MONAILabelException(MONAILabelError.INVALID_INPUT, f"{what} must be a plain name: {allowed}")
     return name
+
+
+def _keep(source: Path, target: Path) -> Path:
+    """A second name, with the suffix, for what a file holds now: uploads replace files and never write into them."""
+    suffix = next((suffix for suffix in _SUFFIXES if source.name.lower().endswith(suffix)), "")
+    kept = target.with_name(target.name + suffix)
+    try:
+        os.link(source, kept)
+    except OSError:  # on another file system, or on one without links
+        shutil.copyfile(source, kept)
+    return kept
 
 
 def _copy(source: str, target: Path) -> None:

@@ -72,6 +72,23 @@ class Pacs:
                 return Dataset.from_json(entry)
         raise ImageNotFoundException(f"there is no series '{series_uid}' in the image archive")
 
+    def segmentations(self) -> list[tuple[str, str | None]]:
+        """Every SEG series, with the series that it refers to; None where that cannot be read.
+
+        Raises:
+            HTTPException: 502, the archive does not answer.
+        """
+        entries = _ask(lambda: self._client.search_for_series(search_filters={"Modality": "SEG"}))
+        return [(str(entry.SeriesInstanceUID), self._referred(entry)) for entry in map(Dataset.from_json, entries)]
+
+    def _referred(self, entry: Dataset) -> str | None:
+        try:
+            files = self._client.retrieve_series_metadata(str(entry.StudyInstanceUID), str(entry.SeriesInstanceUID))
+            return str(Dataset.from_json(files[0]).ReferencedSeriesSequence[0].SeriesInstanceUID)
+        except Exception as error:  # what other programs wrote fails in many ways, and hinders no other
+            logger.warning("a segmentation of the archive is passed over: %s", type(error).__name__)
+            return None
+
     def fetch(self, series_uid: str, folder: Path) -> None:
         """Bring all files of a series into ``folder``, which is there with all of them or not at all.
 

@@ -26,6 +26,7 @@ from . import bundle_run
 from .bundle import Bundle, NotReady
 from .in_use import newest, weights_of
 from .labelled import LEAST_CASES, TRAIN, VALIDATION, Case, read_cases, split_cases, too_few, write_datalist
+from .sentence import sentence
 from .train_settings import TrainSettings, options, read_settings, refuse_unknown
 from .weights import Busy, WeightsFolder
 
@@ -106,8 +107,8 @@ class SegVolTrain(TrainTask):
         told: dict[str, Any] = {"start_ts": int(begin), "epoch": 0}
         try:
             yield told
-        except (ValueError, bundle_run.RunFailed) as error:
-            told["failed"] = str(error)
+        except Exception as error:
+            told["failed"] = sentence(error)
             raise
         finally:
             told["total_time"] = str(timedelta(seconds=round(time.time() - begin)))
@@ -116,7 +117,7 @@ class SegVolTrain(TrainTask):
     def _train(self, settings: TrainSettings, datastore: Any, folder: Path, told: dict[str, Any]) -> None:
         before = self._own.current()
         known = {} if before is None else before.provenance.get("cases", {})
-        cases, left_out = read_cases(datastore.final_labels(), self._bundle)
+        cases, left_out = read_cases(datastore.final_labels(folder), self._bundle)
         for reason in left_out.values():
             logger.warning("a label is left out: %s", reason)
         split = split_cases(cases, settings.val_split, SEED, known.get("trained_on", ()), known.get(VALIDATION, ()))
@@ -184,11 +185,10 @@ class SegVolTrain(TrainTask):
             "warmup_epochs": 1 if settings.max_epochs > 1 else 0,
             "validate_every": 1,
             "validation_views": 16,
+            "pseudo_masks": 0,  # they teach a network from many images; here are few
             "seed": SEED,
             "output_dir": output,
         }
-        if "pseudo_masks" in bundle_run.keys_of(self._bundle.root, "train.json"):
-            chosen["pseudo_masks"] = 0  # they teach a network from many images; here are few
         return bundle_run.command_for(self._bundle.root, "train.json", chosen)
 
     def _relay(self, line: str, told: dict[str, Any]) -> None:

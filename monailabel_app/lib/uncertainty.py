@@ -23,6 +23,7 @@ from scipy.ndimage import distance_transform_edt
 
 from .engine import Engine, UserMistake
 from .local_store import SegVolLocalStore
+from .sentence import sentence
 from .zoom_out import ZoomOut
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,11 @@ class Uncertainty(ScoringMethod):
 
     def _score(self, image: str, datastore: Datastore) -> float | None:
         """The score of an image, None where it has one already or cannot be read."""
-        path = Path(datastore.get_image_uri(image))
+        try:
+            path = Path(datastore.get_image_uri(image))
+        except Exception as error:  # a series of an archive fails in many ways, and hinders no other
+            logger.warning("an image cannot be scored: %s", sentence(error).replace(image, "it"))
+            return None
         try:
             known = score_of(datastore.get_image_info(image))
             about = {"weights": self._engine.weights()["sha256"], "content": self._engine.identity(path)}

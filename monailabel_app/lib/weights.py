@@ -1,25 +1,26 @@
 """The app's own weights: fine-tuned ones in dated files, and one small JSON that says which of them count.
 
-    small-20260131-140000.pt     weights that were taken over, never changed afterwards
-    small-20260131-140000.json   their provenance
-    small.json                   the provenance of those that count: the switch, replaced whole
-    small.last.json              what became of the last training
+    small-1a2b3c4d-20260131-140000.pt     weights that were taken over, never changed afterwards
+    small-1a2b3c4d-20260131-140000.json   their provenance
+    small-1a2b3c4d.json                   the provenance of those that count: the switch, replaced whole
+    small-1a2b3c4d.last.json              what became of the last training
 
-Who goes back to older weights copies their JSON over small.json; who deletes small.json goes back to the bundle's.
-Running servers follow with their next request.
+1a2b3c4d begins the SHA-256 of the file that they start from: weights of another file, or of a newer one in its place,
+neither count for this one nor are touched. Who goes back to older weights copies their JSON over the switch; who
+deletes it goes back to the file that they start from. Running servers follow with their next request.
 """
 
 import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from .whole_file import remove_abandoned, whole_file
 logger = logging.getLogger(__name__)
 
 Stamp = tuple[int, int, int]
+DIGITS = 8
 BUSY_S = 5.0  # a server that looks whether somebody trains holds the lock for a moment
 
 
@@ -55,16 +57,26 @@ class WeightsFolder:
 
     Args:
         folder: where they lie; made when the first are written.
-        name: what their files begin with, see ``name_of``.
+        size: of the network.
+        start: the file that they start from.
     """
 
-    def __init__(self, folder: Path, name: str) -> None:
+    def __init__(self, folder: Path, size: str, start: Path) -> None:
         self.folder = folder
-        self.name = name
-        self._switch = folder / f"{name}.json"
-        self._last = folder / f"{name}.last.json"
-        self._lock_file = folder / f".{name}.lock"
-        self._working = f".training-{name}."
+        self._size = size
+        self._start = start
+
+    @property
+    def name(self) -> str:
+        """What their files begin with: the size, and the start's digits once it is there."""
+        try:
+            return f"{self._size}-{self._digits}"
+        except OSError:
+            return self._size
+
+    @cached_property
+    def _digits(self) -> str:
+        return _sha256(self._start)[:DIGITS]
 
     def stamp(self) -> Stamp | None:
         """What changes when other weights begin to count; None where there are none."""
@@ -94,10 +106,8 @@ class WeightsFolder:
         """
         now = datetime.now(UTC)
         target = self._free(f"{self.name}-{now:%Y%m%d-%H%M%S}")
-        with candidate.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         date = now.isoformat(timespec="seconds")
-        told = {"weights": target.name, "sha256": digest, "date": date, **provenance}
+        told = {"weights": target.name, "sha256": _sha256(candidate), "date": date, **provenance}
         with whole_file(target) as unfinished:
             os.replace(candidate, unfinished)
         _write(target.with_suffix(".json"), told)
@@ -171,6 +181,22 @@ class WeightsFolder:
         """What was told last; empty where nothing was."""
         return _read(self._last)
 
+    @property
+    def _switch(self) -> Path:
+        return self.folder / f"{self.name}.json"
+
+    @property
+    def _last(self) -> Path:
+        return self.folder / f"{self.name}.last.json"
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.folder / f".{self.name}.lock"
+
+    @property
+    def _working(self) -> str:
+        return f".training-{self.name}."
+
     def _may_be_locked(self) -> bool:
         """Whether anybody ever trained here, and this process could: a look makes no file, read-only is no error."""
         return os.access(self._lock_file, os.W_OK)
@@ -184,14 +210,9 @@ class WeightsFolder:
         remove_abandoned(self.folder)
 
 
-def name_of(size: str, checkpoint: str | None) -> str:
-    """What the files of fine-tuned weights begin with: the size, and the stem of a checkpoint that is not the bundle's.
-
-    Weights that started from different files are kept apart.
-    """
-    if checkpoint is None:
-        return size
-    return f"{size}-{re.sub(r'[^A-Za-z0-9_]+', '_', Path(checkpoint).stem)}"
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(path: Path) -> dict[str, Any]:

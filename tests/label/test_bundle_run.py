@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from lib.bundle_run import RunFailed, command_for, keys_of, run
+from lib.bundle_run import RunFailed, command_for, run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,6 +65,36 @@ def test_the_process_is_gone_when_its_parent_is_killed(tmp_path):
     assert gone(number)
 
 
+@pytest.mark.parametrize("by_server", [True, False], ids=["by_a_server", "by_hand"])
+def test_a_task_ends_with_the_server_that_started_it_and_with_nobody_else(tmp_path, by_server):
+    task = f"""
+import os, sys, time
+sys.path.insert(0, {str(ROOT / "monailabel_app")!r})
+from lib.parent import end_with_server
+end_with_server()
+print(os.getpid(), flush=True)
+time.sleep(600)
+"""
+    code = f"""
+        import os, subprocess, sys
+        if {by_server}:
+            os.environ["SEGVOL_SERVER_PID"] = str(os.getpid())
+        subprocess.run([sys.executable, "-c", {task!r}])
+    """
+    environment = {key: value for key, value in os.environ.items() if key != "SEGVOL_SERVER_PID"}
+    with subprocess.Popen(python(code), cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        number = int(server.stdout.readline())
+        os.kill(server.pid, signal.SIGKILL)
+        server.wait()
+        if by_server:
+            assert gone(number)
+        else:
+            time.sleep(0.5)
+            assert psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+            os.kill(number, signal.SIGKILL)
+
+
 def gone(number: int) -> bool:
     """Whether a process ends within a minute; one that nobody has buried yet counts as ended."""
     for _ in range(600):
@@ -78,8 +108,3 @@ def test_the_command_line_holds_the_settings_as_they_are():
     command = command_for(ROOT / "bundle", "train.json", {"epochs": 3, "kinds": ["text", "box"]})
     assert command[:4] == [sys.executable, "-m", "monai.bundle", "run"]
     assert command[-6:] == ["--bundle_root", str(ROOT / "bundle"), "--epochs", "3", "--kinds", "['text', 'box']"]
-
-
-@pytest.mark.parametrize(("config", "key"), [("train.json", "checkpoint"), ("evaluate.json", "kinds")])
-def test_the_keys_of_a_config_are_its_top_level(config, key):
-    assert key in keys_of(ROOT / "bundle", config)

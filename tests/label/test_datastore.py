@@ -25,6 +25,8 @@ from lib.local_store import SegVolLocalStore
 from lib.whole_file import UNFINISHED, remove_abandoned, whole_file
 from monailabel.interfaces.exception import ImageNotFoundException, MONAILabelException
 from pydicom import Dataset, dcmread
+from pydicom.dataset import FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SegmentationStorage
 
 SHAPE = (4, 8, 12)  # slices, rows, columns
 HOSTILE = ["../out", "a/b", "/etc/passwd", "a\\b", "..", ".", "", ".hidden", "a\0b", "x" * 300]
@@ -304,14 +306,87 @@ def test_a_finished_label_is_a_case_with_its_names_and_to_another_server_only_a_
     everything = (*archive.slices, *archive.stored)
     monkeypatch.setattr(archive, "retrieve_series", lambda _, series, **__: of_series(everything, series))
 
-    (case,), left_out = read_cases(store.final_labels(), small_bundle)
+    (case,), left_out = read_cases(store.final_labels(into(tmp_path / "run")), small_bundle)
     assert (case.labels, left_out) == ({3: "liver"}, {})
 
     other = open_store(tmp_path / "other", archive)
     stop_watching(other)
-    (found,) = other.final_labels()
+    (found,) = other.final_labels(into(tmp_path / "other run"))
     cases, left_out = read_cases([found], small_bundle)  # its SEG has the one slice that is not empty
     assert found.image_id == uid and not cases and "another grid than the image" in left_out[uid]
+
+
+def into(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def beside_a_broken_one(tmp_path, store, archive, monkeypatch) -> str:
+    """The series of a finished label, in an archive with other SEGs that cannot be converted, and one without files."""
+    uid = series_of(archive)
+    store.save_label(uid, str(label_on(store.get_image_uri(uid), tmp_path)), "final", {})
+    write_series(tmp_path / "second", np.zeros(SHAPE, np.int16))
+    archive.slices += [dcmread(path) for path in sorted((tmp_path / "second").iterdir())]
+    second = str(archive.slices[-1].SeriesInstanceUID)
+    broken, bare = (foreign_seg(number, image) for number, image in ((1, second), (2, uid)))
+    archive.stored[:0] = [broken, bare]
+    everything, metadata = (*archive.slices, broken), archive.retrieve_series_metadata
+
+    def empty_for_the_bare(study: str, series: str) -> list[dict[str, Any]]:
+        return [] if series == bare.SeriesInstanceUID else metadata(study, series)
+
+    monkeypatch.setattr(archive, "retrieve_series", lambda _, series, **__: of_series(everything, series))
+    monkeypatch.setattr(archive, "retrieve_series_metadata", empty_for_the_bare)
+    store.forget_lists()
+    return uid
+
+
+def foreign_seg(number: int, image: str) -> Dataset:
+    """A SEG of another program, of which little more is there than what it refers to."""
+    seg, referred = Dataset(), Dataset()
+    referred.SeriesInstanceUID = image
+    seg.Modality, seg.PatientID, seg.ReferencedSeriesSequence = "SEG", "Smith-77", [referred]
+    seg.StudyInstanceUID, seg.SeriesInstanceUID, seg.SOPInstanceUID = "1.2", f"1.2.{number}", f"1.2.{number}.1"
+    seg.SOPClassUID = SegmentationStorage
+    seg.file_meta = FileMetaDataset()
+    seg.file_meta.MediaStorageSOPClassUID, seg.file_meta.MediaStorageSOPInstanceUID = (
+        seg.SOPClassUID,
+        seg.SOPInstanceUID,
+    )
+    seg.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    return seg
+
+
+def test_a_foreign_seg_that_cannot_be_read_is_left_out_and_hinders_no_other(
+    tmp_path, store, beside_a_broken_one, caplog
+):
+    (found,) = store.final_labels(into(tmp_path / "run"))
+    assert found.image_id == beside_a_broken_one
+    assert "a segmentation of the archive is left out: " in caplog.text
+    assert not any("1.2.1" in line or found.image_id in line for line in caplog.messages if "left out" in line)
+
+
+def test_series_with_a_label_are_listed_beside_a_foreign_seg_without_files(store, beside_a_broken_one):
+    assert beside_a_broken_one in store.get_labeled_images()
+
+
+def test_a_label_whose_seg_the_archive_has_no_more_is_not_trained_on(tmp_path, store, archive):
+    uid = series_of(archive)
+    store.save_label(uid, str(label_on(store.get_image_uri(uid), tmp_path)), "final", {})
+    archive.stored.clear()
+    assert store.final_labels(into(tmp_path / "run")) == []
+
+
+def test_a_label_stays_where_the_archive_cuts_its_list_short(tmp_path, store, archive, monkeypatch):
+    uid, search = series_of(archive), archive.search_for_series
+    store.save_label(uid, str(label_on(store.get_image_uri(uid), tmp_path)), "final", {})
+
+    def cut_short(search_filters: dict[str, str]) -> list[dict[str, Any]]:
+        return [] if search_filters == {"Modality": "SEG"} else search(search_filters)
+
+    monkeypatch.setattr(archive, "search_for_series", cut_short)
+    assert [found.image_id for found in store.final_labels(into(tmp_path / "run"))] == [uid]
 
 
 def of_series(files: Sequence[Dataset], series: str) -> list[Dataset]:

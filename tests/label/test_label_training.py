@@ -14,6 +14,7 @@ import pytest
 import torch
 from fastapi import HTTPException
 from lib import bundle_run, weights
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 
 pytestmark = pytest.mark.usefixtures("scratch")
 
@@ -108,7 +109,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Pretended]:
 
 def left(app: Any) -> set[str]:
     """What lies in the folder of the weights, but for the lock."""
-    return {path.name for path in app.own.folder.iterdir() if path.name != ".small.lock"}
+    return {path.name for path in app.own.folder.iterdir() if path.name != f".{app.own.name}.lock"}
 
 
 def sha256(path: Path) -> str:
@@ -156,7 +157,7 @@ def test_weights_that_do_not_score_better_leave_the_old_ones(fresh, pretend, sco
     pretend(Pretended(old_pt=0.5, model_pt=score))
     outcome = app.train(FEW)
     assert outcome["taken_over"] is False and outcome["best_metric"] == 0.5 and "weights" not in outcome
-    assert left(app) == {"small.last.json"}
+    assert left(app) == {f"{app.own.name}.last.json"}
     after = app.infer(LIVER)["params"]
     assert after["weights"] == before and after["latencies"]["embedding_misses"] == 0
 
@@ -214,8 +215,29 @@ def test_a_step_that_fails_leaves_the_weights_and_tells_why(fresh, pretend):
     pretend(Failing(old_pt=0.5, model_pt=0.9))
     with pytest.raises(bundle_run.RunFailed, match="out of memory"):
         app.train(FEW)
-    assert left(app) == {"small.last.json"} and app.own.current() is None
+    assert left(app) == {f"{app.own.name}.last.json"} and app.own.current() is None
     assert app.info()["train_stats"]["segvol"]["failed"] == "out of memory"
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (HTTPException(502, "the image archive does not answer"), "the image archive does not answer"),
+        (MONAILabelException(MONAILabelError.INVALID_INPUT, "no volume"), "no volume"),
+        (OSError(28, "No space left on device", "one.nii.gz"), "No space left on device"),
+        (KeyError(), "KeyError"),
+    ],
+    ids=["archive", "store", "disk", "unforeseen"],
+)
+def test_a_training_whose_labels_cannot_be_had_tells_why(fresh, monkeypatch, error, told):
+    def fail(folder: Path) -> None:
+        raise error
+
+    app = fresh(*FOLLOWED)
+    monkeypatch.setattr(app.datastore(), "final_labels", fail)
+    with pytest.raises(type(error)):
+        app.train(FEW)
+    assert app.info()["train_stats"]["segvol"]["failed"] == told
 
 
 def test_weights_that_were_not_judged_alike_are_not_taken_over(fresh, pretend):

@@ -17,7 +17,7 @@ from lib import weights
 from lib.bundle import Bundle
 from lib.engine import Engine
 from lib.memory import Memory
-from lib.weights import Busy, WeightsFolder, name_of
+from lib.weights import Busy, WeightsFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ROOT / "bundle" / "models" / "small.pt"
@@ -26,7 +26,7 @@ LIVER = {"targets": [{"text": "liver"}]}
 
 @pytest.fixture
 def own(tmp_path: Path) -> WeightsFolder:
-    return WeightsFolder(tmp_path / "models", "small")
+    return WeightsFolder(tmp_path / "models", "small", SMALL)
 
 
 def candidate(own: WeightsFolder, content: bytes = b"weights") -> Path:
@@ -49,7 +49,7 @@ def other_weights(own: WeightsFolder, gain: float = 0.5) -> Path:
 
 
 def files(own: WeightsFolder) -> set[str]:
-    return {path.name for path in own.folder.iterdir() if path.name != ".small.lock"}
+    return {path.name for path in own.folder.iterdir() if path.name != f".{own.name}.lock"}
 
 
 def test_there_are_none_at_first_and_nothing_is_made(own):
@@ -60,12 +60,12 @@ def test_there_are_none_at_first_and_nothing_is_made(own):
 
 def test_weights_that_are_taken_over_count_with_their_provenance(own):
     path = own.take_over(candidate(own), {"size": "small"})
-    assert path.name.startswith("small-") and path.read_bytes() == b"weights"
+    assert path.name.startswith(f"{own.name}-") and path.read_bytes() == b"weights"
     found = own.current()
     assert found.path == path and found.provenance["size"] == "small"
     assert found.provenance["sha256"] == hashlib.sha256(b"weights").hexdigest()
     assert json.loads(path.with_suffix(".json").read_text()) == found.provenance
-    assert files(own) == {path.name, path.with_suffix(".json").name, "small.json"}
+    assert files(own) == {path.name, path.with_suffix(".json").name, f"{own.name}.json"}
 
 
 def test_older_weights_stay_and_can_be_brought_back(own):
@@ -73,7 +73,7 @@ def test_older_weights_stay_and_can_be_brought_back(own):
     stamp = own.stamp()
     second = own.take_over(candidate(own, b"second"), {})
     assert first != second and own.current().path == second and own.stamp() != stamp
-    shutil.copy(first.with_suffix(".json"), own.folder / "small.json")
+    shutil.copy(first.with_suffix(".json"), own.folder / f"{own.name}.json")
     assert own.current().path.read_bytes() == b"first"
 
 
@@ -83,7 +83,7 @@ def test_older_weights_stay_and_can_be_brought_back(own):
 def test_a_switch_that_names_no_file_of_the_folder_counts_for_nothing(own, text):
     candidate(own)
     (own.folder.parent / "small.pt").write_bytes(b"outside")
-    (own.folder / "small.json").write_text(text)
+    (own.folder / f"{own.name}.json").write_text(text)
     assert own.current() is None
 
 
@@ -98,7 +98,7 @@ def test_one_training_at_a_time_over_all_processes(own):
 
 
 def own_again(own: WeightsFolder) -> WeightsFolder:
-    return WeightsFolder(own.folder, own.name)
+    return WeightsFolder(own.folder, "small", SMALL)
 
 
 @pytest.fixture(autouse=True)
@@ -106,8 +106,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(weights, "BUSY_S", 0.1)
 
 
-def test_trainings_of_other_weights_do_not_touch_each_other(own):
-    mine = WeightsFolder(own.folder, "small-mine")
+def test_trainings_of_other_weights_do_not_touch_each_other(own, tmp_path):
+    mine = started_from(tmp_path / "mine.pt", own.folder)
     with own.training() as first, mine.training() as second:
         assert first.is_dir() and second.is_dir()
     assert not first.exists() and not second.exists()
@@ -120,7 +120,7 @@ import sys, time
 sys.path.insert(0, {str(ROOT / "monailabel_app")!r})
 from pathlib import Path
 from lib.weights import WeightsFolder
-with WeightsFolder(Path({str(own.folder)!r}), "small").training() as folder:
+with WeightsFolder(Path({str(own.folder)!r}), "small", Path({str(SMALL)!r})).training() as folder:
     (folder / "model.pt").write_bytes(b"half")
     print("trains", flush=True)
     time.sleep(600)
@@ -132,7 +132,7 @@ with WeightsFolder(Path({str(own.folder)!r}), "small").training() as folder:
         trainer.wait()
     assert own.current().path == path and path.read_bytes() == b"weights"
     own.sweep(30)
-    assert files(own) == {path.name, path.with_suffix(".json").name, "small.json"}
+    assert files(own) == {path.name, path.with_suffix(".json").name, f"{own.name}.json"}
     with own.training():
         pass
 
@@ -149,12 +149,31 @@ def test_a_folder_that_may_not_be_written_is_looked_at_and_not_trained_in(own, m
         own.check_writable()
 
 
-@pytest.mark.parametrize(
-    ("size", "checkpoint", "name"),
-    [("small", None, "small"), ("base", None, "base"), ("small", "/a/b/my model.v2.pt", "small-my_model_v2")],
-)
-def test_weights_that_start_from_different_files_are_kept_apart(size, checkpoint, name):
-    assert name_of(size, checkpoint) == name
+def started_from(start: Path, folder: Path, content: str = "other weights") -> WeightsFolder:
+    start.parent.mkdir(exist_ok=True)
+    start.write_text(content)
+    return WeightsFolder(folder, "small", start)
+
+
+def test_weights_of_different_starts_are_kept_apart_whatever_these_are_called(own, tmp_path):
+    one, other = (started_from(tmp_path / name / "model.pt", own.folder, name) for name in "ab")
+    path = one.take_over(candidate(one), {})
+    assert path.name.startswith(f"small-{hashlib.sha256(b'a').hexdigest()[:8]}-")
+    assert other.current() is None and other.stamp() is None and one.current().path == path
+
+
+def test_weights_of_an_older_start_do_not_hide_a_newer_one_in_its_place(own, tmp_path):
+    before = started_from(tmp_path / "small.pt", own.folder, "old")
+    path = before.take_over(candidate(before), {})
+    assert before.current().path == path
+    assert started_from(tmp_path / "small.pt", own.folder, "new").current() is None
+
+
+def test_a_start_that_comes_later_is_taken_note_of(own, tmp_path):
+    early = WeightsFolder(own.folder, "small", tmp_path / "later.pt")
+    assert (early.name, early.current()) == ("small", None)
+    path = started_from(tmp_path / "later.pt", own.folder).take_over(candidate(own), {})
+    assert early.current().path == path
 
 
 @pytest.fixture
@@ -216,5 +235,5 @@ def test_back_to_the_bundles_weights_where_the_switch_is_deleted(served, own):
     before = served.weights()
     own.take_over(other_weights(own), {})
     assert served.weights() != before
-    (own.folder / "small.json").unlink()
+    (own.folder / f"{own.name}.json").unlink()
     assert served.weights() == before

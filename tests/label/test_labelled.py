@@ -8,6 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from lib import local_store
 from lib.labelled import Case, digest_of, known_names, names_of, read_cases, split_cases, write_datalist
 from lib.local_store import FinalLabel, SegVolLocalStore
 
@@ -142,6 +143,12 @@ def test_a_case_that_was_trained_on_judges_only_where_there_is_no_other():
     assert len(judges(some(*"abc"), 0.3, 0, trained, judged)) == 1
 
 
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_a_large_share_does_not_make_cases_judge_that_were_trained_on(share):
+    trained, judged = [digest_of(n) for n in "abcd"], [digest_of("e")]
+    assert judges(some(*"abcdef"), share, 0, trained, judged) == {"e", "f"}
+
+
 @pytest.mark.parametrize("count", [0, 1])
 def test_too_few_labels_are_told_in_one_sentence(count):
     with pytest.raises(ValueError, match=f"there are {count} finished labels .* at least 2, one to train on") as caught:
@@ -149,36 +156,90 @@ def test_too_few_labels_are_told_in_one_sentence(count):
     assert "\n" not in str(caught.value)
 
 
-def test_the_datalist_names_no_image(tmp_path):
-    label = save_nifti(tmp_path / "DOE^JOHN.label.nii", drawn())
-    case = Case("0" * 16, tmp_path / "DOE^JOHN.nii.gz", label, {1: "liver", 7: None})
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The working folder of a training."""
     (tmp_path / "run").mkdir()
-    path = write_datalist(tmp_path / "run", {"train": [case], "validation": []})
-    assert "DOE" not in path.read_text() and not list((tmp_path / "run").glob("*DOE*"))
+    return tmp_path / "run"
+
+
+@pytest.fixture
+def stores(tmp_path: Path) -> list[SegVolLocalStore]:
+    """Two processes' views of one folder with two images."""
+    studies = tmp_path / "studies"
+    studies.mkdir()
+    for name in ("a", "DOE^JOHN"):
+        save_nifti(studies / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
+    return [SegVolLocalStore(str(studies), extensions=["*.nii.gz"], auto_reload=False) for _ in range(2)]
+
+
+def save(store: SegVolLocalStore, folder: Path, value: int, name: str) -> bytes:
+    """Finish the label of an image; returns the file's content."""
+    label = save_nifti(folder / "label.nii.gz", drawn(value))
+    store.save_label("DOE^JOHN", str(label), "final", named((value, name)))
+    return label.read_bytes()
+
+
+def test_the_datalist_names_no_image(stores, tmp_path, run, small_bundle):
+    content = save(stores[0], tmp_path, 1, "liver")
+    cases, _ = read_cases(stores[0].final_labels(run), small_bundle)
+    path = write_datalist(run, {"train": cases, "validation": []})
+    assert "DOE" not in path.read_text() and not list(run.glob("*DOE*"))
     (entry,) = json.loads(path.read_text())["cases"]
     assert entry == {
         "image": "image_0001.nii.gz",
-        "label": "label_0001.nii",
+        "label": "label_0001.nii.gz",
         "id": "case 1",
-        "labels": {"1": "liver", "7": None},
+        "labels": {"1": "liver"},
         "split": "train",
     }
-    assert (path.parent / entry["label"]).read_bytes() == label.read_bytes()
+    assert (run / entry["label"]).read_bytes() == content
 
 
-def test_the_store_lists_finished_labels_with_what_was_saved_and_takes_in_what_others_wrote(tmp_path):
-    studies = tmp_path / "studies"
-    studies.mkdir()
-    for name in ("a", "b"):
-        save_nifti(studies / f"{name}.nii.gz", np.zeros(SHAPE, np.int16))
-    stores = [SegVolLocalStore(str(studies), extensions=["*.nii.gz"], auto_reload=False) for _ in range(2)]
-    label = save_nifti(tmp_path / "label.nii.gz", drawn())
-    stores[0].save_label("b", str(label), "final", named((1, "liver")))
-    stores[0].save_label("a", str(label), "original", {})
-    (found,) = stores[1].final_labels()
-    assert (found.image_id, found.image.name, found.info["label_info"]) == (
-        "b",
-        "b.nii.gz",
-        named((1, "liver"))["label_info"],
-    )
-    assert found.label.read_bytes() == label.read_bytes()
+def test_the_store_lists_finished_labels_with_what_was_saved_and_takes_in_what_others_wrote(stores, tmp_path, run):
+    content = save(stores[0], tmp_path, 1, "liver")
+    stores[0].save_label("a", str(tmp_path / "label.nii.gz"), "original", {})
+    (found,) = stores[1].final_labels(run)
+    assert (found.image_id, found.info["label_info"]) == ("DOE^JOHN", named((1, "liver"))["label_info"])
+    assert found.label.read_bytes() == content
+
+
+@pytest.mark.parametrize("linked", [True, False], ids=["one_file_system", "two"])
+def test_what_is_saved_during_a_training_does_not_reach_it(stores, tmp_path, run, monkeypatch, linked):
+    def refuse(*_: object) -> None:
+        raise OSError("Invalid cross-device link")
+
+    if not linked:
+        monkeypatch.setattr(local_store.os, "link", refuse)
+    content = save(stores[0], tmp_path, 1, "liver")
+    (found,) = stores[0].final_labels(run)
+    image = found.image.read_bytes()
+    save(stores[1], tmp_path, 2, "spleen")
+    other = save_nifti(tmp_path / "other.nii.gz", np.ones(SHAPE, np.int16))
+    stores[1].add_image("DOE^JOHN", str(other), {})
+    assert (found.label.read_bytes(), found.image.read_bytes()) == (content, image)
+
+
+def test_a_label_that_is_saved_while_labels_are_listed_comes_with_its_own_names(
+    stores, tmp_path, run, monkeypatch, small_bundle
+):
+    save(stores[0], tmp_path, 1, "liver")
+    reread, calls = stores[0].reread, []
+
+    def save_meanwhile() -> None:
+        reread()
+        if not calls:
+            calls.append(save(stores[1], tmp_path, 2, "spleen"))
+
+    monkeypatch.setattr(stores[0], "reread", save_meanwhile)
+    (case,), _ = read_cases(stores[0].final_labels(run), small_bundle)
+    assert case.labels == {2: "spleen"} and case.label.read_bytes() == calls[0]
+
+
+def test_an_image_that_is_a_link_is_taken_for_what_it_points_to(stores, tmp_path, run):
+    image = tmp_path / "studies" / "DOE^JOHN.nii.gz"
+    image.rename(tmp_path / "elsewhere.nii.gz")
+    image.symlink_to("../elsewhere.nii.gz")
+    save(stores[0], tmp_path, 1, "liver")
+    (found,) = stores[0].final_labels(run)
+    assert found.image.read_bytes() == (tmp_path / "elsewhere.nii.gz").read_bytes()

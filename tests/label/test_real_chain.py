@@ -1,7 +1,8 @@
 """The whole chain as a clinic has it: Orthanc, the server, the OHIF that ships with it, a browser, and a mouse.
 
-Screenshots and answers stay in out/ohif. The weights of the demo are small, so a mask is not asked to be good: it must
-hold the voxel that was clicked and lie on the organ far more than a mask anywhere in the body would.
+Screenshots and answers stay in out/ohif. The weights of the demo are small, so a mask is not asked to be good: that of
+a click must be the bundle's own for that voxel, and the others must lie on the organ far more than a mask anywhere in
+the body would.
 """
 
 import json
@@ -36,6 +37,7 @@ LIVER, SPLEEN = 5, 1  # values in LABEL
 BOX, TEXT = "box (2 corner clicks)", "custom text"
 START_S = 1800
 ONE_PIXEL = 3  # voxels under one pixel of a viewport that shows 512 of them on some 300 pixels, rounded up
+ROUNDED = 0.01  # of a mask may differ, as the archive's way to the image may round
 BETTER_THAN_CHANCE = 2.5  # how much denser the organ must be in the mask than in the body
 
 Mask = NDArray[np.bool_]
@@ -99,12 +101,15 @@ def test_the_click_arrives_on_the_voxel_under_the_mouse(chain):
     assert np.abs(np.subtract((row, column), chain.clicked[1:])).max() <= ONE_PIXEL
 
 
-def test_a_click_on_the_liver_draws_on_the_liver(chain):
-    mask = chain.mask("click")
-    column, row, slice_ = chain.sent("click")["foreground"][0]
-    assert set(np.unique(mask)) == {0, 1}
-    assert mask[slice_, row, column] == 1
-    assert chain.gain(mask == 1, LIVER) > BETTER_THAN_CHANCE
+def test_a_click_draws_what_the_bundle_draws_for_that_voxel(chain, shared, engine):
+    drawn = chain.mask("click")
+    (voxel,) = chain.sent("click")["foreground"]
+    target = {"name": "click", "points": [voxel], "point_labels": [1]}
+    expected = engine.segment(shared / "data" / CASE, {"coordinates": "voxel", "targets": [target]})
+    own = expected.label.transpose(2, 1, 0)
+    assert set(np.unique(drawn)) <= {0, 1}
+    assert (drawn != own).sum() <= ROUNDED * own.sum()
+    assert drawn[tuple(voxel[::-1])] == 1 or expected.messages
 
 
 def test_a_class_prompt_draws_each_class_with_its_value(chain):

@@ -71,6 +71,21 @@ def test_a_training_runs_beside_the_server_and_a_stop_ends_all_its_processes(ser
     assert server.ask("GET", "/train/?check_if_running=true").status == 404
 
 
+@pytest.mark.parametrize("status", ["SUBMITTED", "RUNNING"])
+@pytest.mark.parametrize("path", ["/train/", "/train/task", "/train/task?enqueue=true"])
+def test_nothing_is_queued_behind_a_training(server, monkeypatch, path, status):
+    monkeypatch.setitem(background_tasks, "train", [{"id": "other", "status": status}])
+    answer = server.json("POST", path, {})
+    assert (answer.status, answer.detail) == (429, "a training runs; wait for it, or stop it")
+    assert started() == 1
+
+
+def test_a_training_that_could_not_be_started_is_not_waited_for_after_a_stop(server, monkeypatch):
+    monkeypatch.setitem(background_tasks, "train", [{"id": "other", "status": "SUBMITTED"}])
+    server.ask("DELETE", "/train/")
+    assert background_tasks["train"][0]["status"] == "STOPPED"
+
+
 def appears(mark: Path) -> str:
     """What a file says, once it is there."""
     for _ in range(WAIT_S * 10):

@@ -12,6 +12,7 @@ from fastapi import HTTPException
 from lib import uncertainty
 from lib.local_store import SegVolLocalStore
 from lib.uncertainty import NAME, LeastCertain, Uncertainty, dice, draw_boxes, draw_clicks, spread_of
+from monailabel.interfaces.exception import MONAILabelError, MONAILabelException
 
 NAMES = ("liver", "spleen", "left kidney", "right kidney")
 NOISE_HU = 800
@@ -94,6 +95,31 @@ def test_an_image_that_cannot_be_read_is_passed_over_without_its_name_in_the_log
     Path(store.get_image_uri("b_noisy")).write_bytes(b"no image")
     assert Uncertainty(engine, NAMES)({}, store).keys() == {"a_clear"}
     assert "an image cannot be scored" in caplog.text and "b_noisy" not in caplog.messages[-1]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MONAILabelException(MONAILabelError.INVALID_INPUT, "series: b_noisy has slices 3 to 6 mm apart"),
+        HTTPException(502, "the image archive sent 2 of 4 slices of b_noisy"),
+        RuntimeError("b_noisy cannot be decompressed"),
+    ],
+    ids=["no_volume", "broken_off", "no_image"],
+)
+def test_an_image_that_cannot_be_fetched_is_passed_over_without_its_name_in_the_log(
+    engine, store_of, caplog, monkeypatch, error
+):
+    store = store_of()
+    path_of = store.get_image_uri
+
+    def fetch(image: str) -> str:
+        if image == "b_noisy":
+            raise error
+        return str(path_of(image))
+
+    monkeypatch.setattr(store, "get_image_uri", fetch)
+    assert Uncertainty(engine, NAMES)({}, store).keys() == {"a_clear"}
+    assert "an image cannot be scored" in caplog.messages[-1] and "b_noisy" not in caplog.text
 
 
 @pytest.mark.parametrize("limit", [0, -1, "few", 1.5, True, [1]])
