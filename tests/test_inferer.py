@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scripts.inferer import BACKGROUND, ZoomOutZoomInInferer
+from scripts.inferer import BACKGROUND, MISSED, ZoomOutZoomInInferer
 from scripts.network import SegVol
 from scripts.plans import NOTHING_FOUND, OUTSIDE_BOX, OUTSIDE_VOLUME
 from scripts.prompts import Prompt
@@ -123,6 +123,16 @@ def test_a_published_roi_shorter_than_the_window_pastes_back_on_the_same_voxels(
     zoomed = network.views[1]
     assert zoomed[0, 0, 0].count_nonzero() == zoomed[0, 0, 7].count_nonzero() == 0
     assert torch.equal(logits > 0, image > 0.5)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_mask_that_leaves_out_what_the_user_clicked_is_told(mode):
+    image = volume((20, 48, 40), ((6, 13), (10, 33), (12, 20)))
+    on, off = [10, 20, 16], [10, 5, 16]
+    held = Prompt("held", points=[on, off], point_labels=[1, 0])
+    missed = Prompt("missed", points=[on, off, off], point_labels=[1, 1, 0])
+    told = run(image, held, missed, mode=mode)[2]["targets"]
+    assert [each["message"] for each in told] == [None, MISSED.format(1, 2)]
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -39,6 +39,7 @@ Encode = Callable[[torch.Tensor, Triple | None], torch.Tensor]
 
 # Logit where no view has a say: background beyond doubt (probability 5e-5), yet finite, so averages stay meaningful.
 BACKGROUND = -10.0
+MISSED = "the mask leaves out {} of {} positive points"
 
 
 class ZoomOutZoomInInferer(Inferer):
@@ -116,7 +117,7 @@ class ZoomOutZoomInInferer(Inferer):
                 mend(result, refinement, prompt, plan)
         if report is not None:
             halves.write(report)
-            report["targets"] = [_told(plan) for plan in plans]
+            report["targets"] = [_told(*target) for target in zip(plans, prompts, logits[0], strict=True)]
         return logits
 
     def _plan_refinements(
@@ -275,10 +276,18 @@ def _as_tensors(prompt: Prompt, vector: torch.Tensor | None, device: torch.devic
     }
 
 
-def _told(plan: Plan) -> dict[str, Any]:
-    """What a report says of a target."""
-    starts = [window.start for window, _ in plan.steps]
-    return {"windows": len(plan.steps) + (plan.fitted is not None), "starts": starts, "message": plan.message}
+def _told(plan: Plan, prompt: Prompt, result: torch.Tensor) -> dict[str, Any]:
+    """What a report says of a target with the logits (D, H, W)."""
+    starts, message = [window.start for window, _ in plan.steps], plan.message or _missed(prompt, result)
+    return {"windows": len(plan.steps) + (plan.fitted is not None), "starts": starts, "message": message}
+
+
+def _missed(prompt: Prompt, result: torch.Tensor) -> str | None:
+    """What to tell where the mask is not on all that the user clicked; None where it is."""
+    clicks = np.rint(prompt.points[prompt.point_labels == 1])
+    voxels = np.clip(clicks, 0, np.subtract(result.shape, 1)).astype(int)
+    missed = int((result[tuple(torch.from_numpy(voxels.T))] <= 0).sum())
+    return MISSED.format(missed, len(voxels)) if missed else None
 
 
 def _by_window(plans: Sequence[Plan]) -> dict[Window, list[tuple[int, Prompt]]]:
