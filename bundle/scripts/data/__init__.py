@@ -1,0 +1,1 @@
+"""Data sets by name: reading, splitting, preparing and reporting them."""
