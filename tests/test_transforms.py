@@ -15,6 +15,7 @@ from monai.data import MetaTensor
 from monai.transforms import Compose, CropForegroundd, Orientationd
 from scripts.prompts import parse_document
 from scripts.transforms import (
+    ITK_FILES,
     CheckLabelGridd,
     LoadVolumed,
     NormalizeForegroundd,
@@ -38,8 +39,8 @@ def nifti(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE) -> Path:
     return path
 
 
-def nrrd(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, vector: bool = False) -> Path:
-    """Write (i, j, k) voxels with an axis-parallel RAS affine."""
+def itk_file(path: Path, array: np.ndarray, affine: np.ndarray = AFFINE, vector: bool = False) -> Path:
+    """Write (i, j, k) voxels with an axis-parallel RAS affine: NRRD, MHA, or MHD with a file of voxels beside it."""
     image = itk.image_from_array(np.ascontiguousarray(array.T if not vector else array), is_vector=vector)
     if array.ndim == 3:
         lps = LPS_TO_RAS @ affine
@@ -114,11 +115,14 @@ def test_a_mask_in_the_place_of_the_image_is_refused(tmp_path: Path):
 # ---------------------------------------------------------------- formats
 
 
-@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "A.NII.GZ", "a.nrrd", "A.NRRD", "20240101.nii", "two words.nii"])
+@pytest.mark.parametrize(
+    "name",
+    ["a.nii", "a.nii.gz", "A.NII.GZ", "a.nrrd", "A.NRRD", "a.mha", "a.mhd", "20240101.nii", "two words.nii"],
+)
 def test_a_volume_is_read_as_stored_with_its_ras_affine(name: str, tmp_path: Path):
     array = noise(5, 6, 7)
-    if name.lower().endswith("nrrd"):
-        nrrd(tmp_path / "a.nrrd", array).rename(tmp_path / name)
+    if name.lower().endswith(ITK_FILES):
+        itk_file(tmp_path / name.lower(), array).rename(tmp_path / name)
     else:
         nifti(tmp_path / name, array)
     volume = load_volume(str(tmp_path / name))
@@ -186,18 +190,18 @@ def bad(folder: Path, kind: str) -> Path:
     if kind == "long name":
         return folder / ("n" * 300 + ".nii")
     if kind == "unknown suffix":
-        (folder / "a.mha").write_bytes(b"x")
-        return folder / "a.mha"
+        (folder / "a.img").write_bytes(b"x")
+        return folder / "a.img"
     if kind == "2D":
         return nifti(folder / "a.nii.gz", array[0])
     if kind == "2D nrrd":
-        return nrrd(folder / "a.nrrd", array[0])
+        return itk_file(folder / "a.nrrd", array[0])
     if kind == "4D":
         return nifti(folder / "a.nii.gz", noise(5, 6, 7, 3))
     if kind == "4D nrrd":
-        return nrrd(folder / "a.nrrd", noise(5, 6, 7, 3))
+        return itk_file(folder / "a.nrrd", noise(5, 6, 7, 3))
     if kind == "vectors":
-        return nrrd(folder / "a.nrrd", noise(5, 6, 7, 3), vector=True)
+        return itk_file(folder / "a.nrrd", noise(5, 6, 7, 3), vector=True)
     if kind == "colours":
         rgb = np.zeros((4, 5, 6), [("R", "u1"), ("G", "u1"), ("B", "u1")])
         return nifti(folder / "a.nii.gz", rgb)
@@ -227,12 +231,20 @@ def damaged(folder: Path, kind: str) -> Path:
     """Files that begin like a volume, or claim to be one."""
     whole = nifti(folder / "whole.nii.gz", noise(20, 30, 40)).read_bytes()
     plain = bytearray(gzip.decompress(whole))
-    if kind == "short nrrd":
-        path = nrrd(folder / "whole.nrrd", noise(5, 6, 7))
+    if kind in ("short nrrd", "short mha"):
+        ending = kind.removeprefix("short ")
+        path = itk_file(folder / f"whole.{ending}", noise(5, 6, 7))
         content = path.read_bytes()[:-200]
         path.unlink()
-        (folder / "a.nrrd").write_bytes(content)
-        return folder / "a.nrrd"
+        (folder / f"a.{ending}").write_bytes(content)
+        return folder / f"a.{ending}"
+    if kind in ("short mhd", "mhd alone"):
+        path = itk_file(folder / "a.mhd", noise(5, 6, 7))
+        voxels = path.with_suffix(".zraw")
+        voxels.write_bytes(voxels.read_bytes()[:-200])
+        if kind == "mhd alone":
+            voxels.unlink()
+        return path
     if kind == "negative size":
         plain[42:44] = b"\xff\xff"
     if kind == "huge size":
@@ -258,7 +270,7 @@ def damaged(folder: Path, kind: str) -> Path:
     {
         "missing": "does not exist",
         "long name": "does not exist",
-        "unknown suffix": "is of no known kind; allowed are .nii, .nii.gz, .nrrd or a DICOM series folder",
+        "unknown suffix": "is of no known kind; allowed are .nii, .nii.gz, .nrrd, .mha, .mhd or a DICOM series folder",
         "2D": "must be one 3D volume; it has 2 dimensions (6, 7)",
         "2D nrrd": "must be one 3D volume; it has 2 dimensions (6, 7)",
         "4D": "must be one 3D volume; it has 4 dimensions (5, 6, 7, 3)",
@@ -280,6 +292,9 @@ def damaged(folder: Path, kind: str) -> Path:
         "huge size": "cannot be read",
         "short nrrd": "cannot be read",
         "no header nrrd": "cannot be read",
+        "short mha": "cannot be read",
+        "short mhd": "cannot be read",
+        "mhd alone": "cannot be read",
     }.items(),
 )
 def test_what_cannot_be_segmented_is_refused_in_one_line_with_its_path(kind: str, says: str, tmp_path: Path):

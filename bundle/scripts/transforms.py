@@ -19,13 +19,15 @@ from monai.transforms import LoadImage, MapTransform, Transform
 from .prompts import to_model_frame
 
 logger = logging.getLogger(__name__)
+logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)  # for every volume the same warning
 
 NIFTI = (".nii", ".nii.gz")
-SUFFIXES = (*NIFTI, ".nrrd")
+ITK_FILES = (".nrrd", ".mha", ".mhd")
+SUFFIXES = (*NIFTI, *ITK_FILES)
 
 
 def load_volume(path: str | Path) -> MetaTensor:
-    """Read one 3D volume: NIfTI, NRRD, or a folder with one DICOM series (its k is ITK's order).
+    """Read one 3D volume: NIfTI, NRRD, MHA, MHD, or a folder with one DICOM series (its k is ITK's order).
 
     Returns:
         (1, i, j, k) float32 in stored order, with the RAS ``affine``.
@@ -202,26 +204,39 @@ def _reader_for(path: Path) -> ImageReader:
         return ITKReader()
     if path.name.lower().endswith(NIFTI):
         return NibabelReader()
-    if path.suffix.lower() == ".nrrd":
+    if path.suffix.lower() in ITK_FILES:
         return ITKReader()
     raise ValueError(f"image: {path} is of no known kind; allowed are {', '.join(SUFFIXES)} or a DICOM series folder")
 
 
 def _one_series(folder: Path) -> None:
     """Refuse a folder that is not one series of evenly spaced slices; ITK would stretch it over the gap."""
-    names = _series_in(folder)
-    found = names.GetSeriesUIDs()
-    if len(found) != 1:
-        raise ValueError(f"image: the folder {folder} holds {len(found)} DICOM series; it must hold exactly one")
-    gaps = np.diff(sorted(_slice_position(file) for file in names.GetFileNames(found[0])))
+    gaps = np.diff(sorted(slice_position(file) for file in series_files(folder)))
     if len(gaps) and gaps.max() - gaps.min() > max(0.1, 0.05 * float(np.median(gaps))):
         apart = f"{gaps.min():g} to {gaps.max():g} mm apart"
         raise ValueError(f"image: the slices of {folder} lie {apart}; one is missing, or there twice")
 
 
+def _only_series(names: Any, folder: Path) -> str:
+    found = names.GetSeriesUIDs()
+    if len(found) != 1:
+        raise ValueError(f"image: the folder {folder} holds {len(found)} DICOM series; it must hold exactly one")
+    return str(found[0])
+
+
 def dicom_series(folder: Path) -> Sequence[str]:
     """Identifiers of the DICOM series that lie directly in ``folder``, as ITKReader tells them apart."""
     return _series_in(folder).GetSeriesUIDs()
+
+
+def series_files(folder: Path) -> list[str]:
+    """Files of the one DICOM series in ``folder``, in the order of k.
+
+    Raises:
+        ValueError: for none or several series.
+    """
+    names = _series_in(folder)
+    return [str(file) for file in names.GetFileNames(_only_series(names, folder))]
 
 
 def _series_in(folder: Path) -> Any:
@@ -234,7 +249,7 @@ def _series_in(folder: Path) -> Any:
     return names
 
 
-def _slice_position(file: str) -> float:
+def slice_position(file: str) -> float:
     """Where a slice lies along its normal, in mm."""
     import itk
 
@@ -247,4 +262,5 @@ def _slice_position(file: str) -> float:
 def _first_line(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     lines = [line for line in lines if not re.fullmatch(r"\S+:\d+:", line)]  # ITK begins with its own source file
-    return (lines[0] if lines else type(error).__name__)[:160]
+    first = lines[0] if lines else type(error).__name__
+    return re.sub(r"\(0x[0-9a-f]+\)", "", first)[:160]  # an address would be another in every run
