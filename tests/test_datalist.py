@@ -53,6 +53,50 @@ def test_a_datalist_that_is_none_is_told_in_one_line(tmp_path: Path):
         assert sentence.startswith("datalist: ") and str(path) in sentence and says in sentence and "\n" not in sentence
 
 
+def test_the_decathlons_form_is_read_with_its_lists_as_splits(tmp_path: Path):
+    path = tmp_path / "dataset.json"
+    lists = {
+        "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz", "fold": 0}],
+        "validation": [{"image": "b.nii", "label": "c.nii", "labels": {"3": None}, "prepared": "prepared/b"}],
+        "test": ["./imagesTs/d.nii.gz", {"image": "e.nii"}],
+    }
+    path.write_text(json.dumps({"name": "Liver", "labels": {"0": "background", "1": "liver"}, **lists}))
+    first, second = read_datalist(path)
+    assert first == {
+        "image": str(tmp_path / "imagesTr" / "a.nii.gz"),
+        "label": str(tmp_path / "labelsTr" / "a.nii.gz"),
+        "labels": {"1": "liver"},
+        "fold": 0,
+        "split": "train",
+    }
+    assert second["split"] == "validation" and second["labels"] == {"3": None}
+    assert second["prepared"] == str(tmp_path / "prepared" / "b") and read_datalist(path, "train") == [first]
+    with pytest.raises(ValueError, match="holds no case of split 'test'"):
+        read_datalist(path, "test")
+    images = read_images(path, "test")
+    assert images == [{"image": str(tmp_path / "imagesTs" / "d.nii.gz")}, {"image": str(tmp_path / "e.nii")}]
+    assert read_images(path, "validation") == [{key: second[key] for key in ("image", "prepared")}]
+    path.write_text(json.dumps({"testing": lists["validation"]}))
+    assert [case["split"] for case in read_datalist(path)] == ["test"]
+
+
+def test_a_decathlon_list_that_is_none_is_told_in_one_line(tmp_path: Path):
+    path = tmp_path / "dataset.json"
+    case = {"image": "a.nii", "label": "b.nii"}
+    for content, says in (
+        ({"training": {}}, "is not of the form"),
+        ({"train": [case]}, "is not of the form"),
+        ({"training": [case]}, "case 1 of .* lacks image, label or labels"),
+        ({"training": ["a.nii", {"label": "b.nii", "labels": {"1": "a"}}]}, "lacks image, label or labels"),
+        ({"training": [7]}, "case 1 of .* lacks"),
+        ({"training": [{**case, "image": ["a.nii"], "labels": {}}]}, "image of case 1 of .* is \\['a.nii'\\]; allowed"),
+    ):
+        path.write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=says) as caught:
+            read_datalist(path)
+        assert str(caught.value).startswith("datalist: ") and "\n" not in str(caught.value)
+
+
 def test_a_bad_case_is_left_out_with_its_reason(tmp_path: Path, caplog: pytest.LogCaptureFixture):
     array = np.random.default_rng(0).normal(size=(4, 5, 6)).astype(np.float32)
     nib.save(nib.Nifti1Image(array, np.eye(4)), tmp_path / "good.nii")

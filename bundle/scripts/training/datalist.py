@@ -8,6 +8,8 @@ from typing import Any
 Paths = str | Path | Sequence[str | Path]
 
 IMAGE_SUFFIXES = (".nii", ".nii.gz", ".nrrd", ".mha", ".mhd")
+DECATHLON = {"training": "train", "validation": "validation", "test": "test", "testing": "test"}  # list -> split
+FILES = ("image", "label", "prepared")
 
 
 def read_datalist(path: Paths, split: str | None = None) -> list[dict[str, Any]]:
@@ -15,7 +17,12 @@ def read_datalist(path: Paths, split: str | None = None) -> list[dict[str, Any]]
 
     A datalist is a JSON file ``{"cases": [{"image", "label", "labels": {"1": "liver"}, "split"}, ...]}``; paths in it
     are relative to its folder. A structure may have no name (``{"1": null}``): it is trained by points and boxes
-    alone. ``"complete": true`` in a case says that what is not labelled in it is not there.
+    alone. ``"complete": true`` in a case says that what is not labelled in it is not there. ``"prepared"`` is the
+    folder of a case that was prepared for training.
+
+    The form of the Medical Segmentation Decathlon is read too: ``{"training": [...], "validation": [...], "test":
+    [...]}``, with ``labels`` in each case or once for all, where value 0 is dropped. Its images without a label are
+    passed over.
 
     Args:
         path: the file, or several: data sets with different labels train in one run.
@@ -29,7 +36,7 @@ def read_datalist(path: Paths, split: str | None = None) -> list[dict[str, Any]]
 
 
 def read_images(path: Paths, split: str | None = None) -> list[dict[str, Any]]:
-    """Images alone, for pre-training: ``[{"image": path}, ...]``.
+    """Images alone, for pre-training: ``[{"image": path}, ...]``, with ``prepared`` where a datalist has it.
 
     Args:
         path: datalists, in which only ``image`` is read, or folders, which are searched for images.
@@ -45,8 +52,10 @@ def read_images(path: Paths, split: str | None = None) -> list[dict[str, Any]]:
             cases += [{"image": str(p), "split": split} for p in found]
         else:
             cases += _cases_of(file, ("image",))
-    images = [case["image"] for case in _of_split(cases, path, split)]
-    return [{"image": image} for image in dict.fromkeys(images)]
+    chosen = [
+        {key: case[key] for key in ("image", "prepared") if key in case} for case in _of_split(cases, path, split)
+    ]
+    return list({case["image"]: case for case in reversed(chosen)}.values())[::-1]
 
 
 def _files(path: Paths) -> list[Path]:
@@ -68,13 +77,51 @@ def _cases_of(path: Path, keys: Sequence[str]) -> list[dict[str, Any]]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"datalist: {path} cannot be read as JSON ({error})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("cases"), list):
-        raise ValueError(f'datalist: {path} is not of the form {{"cases": [...]}}')
-    for number, case in enumerate(content["cases"], start=1):
+    cases = _listed(content)
+    if cases is None:
+        lists = ", ".join(DECATHLON)
+        raise ValueError(f'datalist: {path} is not of the form {{"cases": [...]}}, nor has it a list of {lists}')
+    if "cases" not in content:
+        cases = [case for case in cases if not (_is_image_alone(case) and "label" in keys)]
+    for number, case in enumerate(cases, start=1):
         if not isinstance(case, dict) or not set(keys) <= case.keys():
             raise ValueError(f"datalist: case {number} of {path} lacks {_either(keys)}")
-    files = [key for key in ("image", "label") if key in keys]
-    return [{**case, **{key: str(path.parent / case[key]) for key in files}} for case in content["cases"]]
+        for key in FILES:
+            if key in keys and not isinstance(case[key], str):
+                raise ValueError(f"datalist: {key} of case {number} of {path} is {case[key]!r}; allowed is one path")
+    return [_beside(path, case) for case in cases]
+
+
+def _listed(content: Any) -> list[Any] | None:
+    """The cases of either form, each with its split; None for another form."""
+    if not isinstance(content, dict):
+        return None
+    if "cases" in content:
+        return content["cases"] if isinstance(content["cases"], list) else None
+    lists = {key: content[key] for key in DECATHLON if key in content}
+    if not lists or not all(isinstance(entries, list) for entries in lists.values()):
+        return None
+    common = content.get("labels")
+    names = {value: name for value, name in common.items() if value != "0"} if isinstance(common, dict) else None
+    return [_decathlon_case(entry, DECATHLON[key], names) for key, entries in lists.items() for entry in entries]
+
+
+def _decathlon_case(entry: Any, split: str, names: dict[str, Any] | None) -> Any:
+    if isinstance(entry, str):
+        return {"image": entry, "split": split}
+    if not isinstance(entry, dict):
+        return entry
+    labels = {"labels": names} if names is not None and "label" in entry else {}
+    return {**labels, **entry, "split": split}
+
+
+def _is_image_alone(case: Any) -> bool:
+    return isinstance(case, dict) and "image" in case and not {"label", "labels"} & case.keys()
+
+
+def _beside(path: Path, case: dict[str, Any]) -> dict[str, Any]:
+    """A case whose paths lead on from the datalist's folder."""
+    return {**case, **{key: str(path.parent / case[key]) for key in FILES if isinstance(case.get(key), str)}}
 
 
 def _either(keys: Sequence[str]) -> str:
