@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from scripts.inferer import ZoomOutZoomInInferer
+from scripts.inferer import MISSED, ZoomOutZoomInInferer
 from scripts.prompts import Prompt
 
 ROI = (8, 16, 16)
@@ -86,3 +86,37 @@ def test_no_new_click_and_a_negative_one_in_the_void_change_nothing(image):
     for points, labels, fresh in ([[[3, 3, 3]], [1], [False]], [[[3, 3, 3], [4, 12, 40]], [1, 0], [False, True]]):
         mended, network, _ = refine(image, mask, points, labels, fresh)
         assert np.array_equal(mended, mask) and not network.encoded
+
+
+class BlindUpClose(Bright):
+    """Draws what is bright, but in a window at full resolution nothing."""
+
+    def decode(self, embedding: torch.Tensor, **prompts: torch.Tensor | None) -> torch.Tensor:
+        return embedding - (0.5 if embedding is self.encoded[0] else 2)
+
+
+def zoomed_blindly(image: torch.Tensor, mode: str = "zoom", **prompt) -> tuple[torch.Tensor, str | None]:
+    report: dict = {}
+    asked = [Prompt("organ", **prompt)]
+    logits = ZoomOutZoomInInferer(ROI, mode)(image, BlindUpClose(), asked, [None], report=report)
+    return logits[0, 0] > 0, report["targets"][0]["message"]
+
+
+def test_a_clicked_piece_comes_back_where_the_windows_lose_it(image):
+    kept, message = zoomed_blindly(image, points=[[3, 3, 41]], point_labels=[1])
+    piece = image[0, 0] > 0.5
+    piece[..., :20] = False
+    assert kept.any() and kept[3, 3, 41] and message is None
+    assert not kept[..., :20].any()  # the other organs were not clicked, and stay as the windows left them
+    assert (kept & piece).sum() / (kept | piece).sum() > 0.5  # as sharp as the zoom-out view
+
+
+def test_what_nobody_clicked_does_not_come_back(image):
+    box = np.array([[2, 2, 40], [5, 5, 43]], float)
+    for prompt in ({"box": box}, {"box": box, "points": [[0, 15, 0]], "point_labels": [1]}):
+        assert not zoomed_blindly(image, **prompt)[0].any()
+
+
+def test_the_released_zoom_brings_nothing_back(image):
+    kept, message = zoomed_blindly(image, mode="published", points=[[3, 3, 41]], point_labels=[1])
+    assert not kept.any() and message == MISSED.format(1, 1)

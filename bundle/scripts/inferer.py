@@ -29,7 +29,7 @@ from .plans import (
     published_zoom_out_prompt,
 )
 from .prompts import Prompt, rescale
-from .refine import mend
+from .refine import keep_clicked, mend
 from .windows import CoarseView, Resize, Triple, Window, slices, whole
 
 logger = logging.getLogger(__name__)
@@ -104,14 +104,18 @@ class ZoomOutZoomInInferer(Inferer):
         halves = _Halves(network, encode)
         logits = image.new_full((1, len(prompts), *image.shape[2:]), BACKGROUND)
         last = None if refine is None else [Refinement(**fields) for fields in refine]
+        coarse: list[CoarseView] = []
         if last is not None:
             plans = self._plan_refinements(image, prompts, last)
         elif self.mode == "sliding_window":
             plans = self._plan_without_coarse(image, prompts, text_vectors)
         else:
-            plans = self._zoom_out(image, halves, prompts, text_vectors, logits[0])
+            plans, coarse = self._zoom_out(image, halves, prompts, text_vectors, logits[0])
         self._zoom_in(image, halves, plans, text_vectors, logits[0])
         self._zoom_to_fit(image, halves, plans, text_vectors, logits[0])
+        if self.mode == "zoom" and coarse:
+            for result, view, prompt, plan in zip(logits[0], coarse, prompts, plans, strict=True):
+                keep_clicked(result, view, prompt, plan)
         if last is not None:
             for result, refinement, prompt, plan in zip(logits[0], last, prompts, plans, strict=True):
                 mend(result, refinement, prompt, plan)
@@ -143,9 +147,9 @@ class ZoomOutZoomInInferer(Inferer):
         prompts: Sequence[Prompt],
         text_vectors: Sequence[torch.Tensor | None],
         results: torch.Tensor,
-    ) -> list[Plan]:
+    ) -> tuple[list[Plan], list[CoarseView]]:
         """Write the coarse logits of every target into ``results`` (targets, D, H, W) and plan its windows."""
-        shape, plans = image.shape[2:], []
+        shape, plans, views = image.shape[2:], list[Plan](), list[CoarseView]()
         view = F.interpolate(image, size=self.roi_size, mode="nearest-exact")
         embedding = halves.encode(view, None)
         published = self.mode == "published"
@@ -158,7 +162,8 @@ class ZoomOutZoomInInferer(Inferer):
             kept = slices(whole(shape) if plan.within is None else plan.within)
             result[kept] = coarse.full_size()[kept]
             plans.append(plan)
-        return plans
+            views.append(coarse)
+        return plans, views
 
     def _plan(self, prompt: Prompt, coarse: CoarseView, shape: Sequence[int]) -> Plan:
         if self.mode == "resize":

@@ -1,7 +1,7 @@
-"""Mending a mask: what new clicks change, and nothing else.
+"""What a click says comes first: in a mask that is mended, and where zooming in loses what was clicked.
 
-The windows that hold a new click are decided anew. Of what they would change, only the pieces that a click lies in are
-taken, so that what was right elsewhere in the same window stays as it was.
+To mend, the windows that hold a new click are decided anew. Of what they would change, only the pieces that a click
+lies in are taken, so that what was right elsewhere in the same window stays as it was.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from .plans import Plan, Refinement
 from .prompts import Prompt
-from .windows import slices
+from .windows import CoarseView, slices, whole
 
 SURE = 10.0  # logit of a voxel that is not decided anew
 
@@ -39,6 +39,32 @@ def mend(logits: torch.Tensor, last: Refinement, prompt: Prompt, plan: Plan) -> 
     values = np.where(changed, np.where(last.mask[part], np.minimum(fresh, -1e-3), np.maximum(fresh, 1e-3)), np.nan)
     keep = torch.from_numpy(~changed).to(logits.device)
     logits[part] = torch.where(keep, logits[part], torch.from_numpy(values).to(logits.dtype).to(logits.device))
+
+
+def keep_clicked(logits: torch.Tensor, coarse: CoarseView, prompt: Prompt, plan: Plan) -> None:
+    """Take back what the zoom-out view drew around a positive click where the windows left the click out, in place.
+
+    A window without the rest of an organ around it may deny what the whole volume shows. Only the connected pieces of
+    the difference in which such a click lies come back, with the logits of the zoom-out view.
+
+    Args:
+        logits: (D, H, W), decided in the windows of the plan.
+        coarse: what the zoom-out view says.
+        prompt: the target in voxels of the volume.
+        plan: from ``plan_zoom``; beyond its extent nothing comes back.
+    """
+    clicks = np.rint(prompt.points[prompt.point_labels == 1])
+    voxels = [tuple(v) for v in np.clip(clicks, 0, np.subtract(logits.shape, 1)).astype(int).tolist()]
+    missed = [voxel for voxel in voxels if logits[voxel] <= 0]
+    if not missed or not plan.steps:
+        return
+    kept = slices(whole(logits.shape) if plan.within is None else plan.within)
+    before = torch.full_like(logits, -SURE)
+    before[kept] = coarse.full_size()[kept]
+    pieces, _ = ndimage.label(((before > 0) & (logits <= 0)).cpu().numpy(), structure=np.ones((3, 3, 3)))
+    wanted = {int(pieces[voxel]) for voxel in missed} - {0}
+    back = torch.from_numpy(np.isin(pieces, sorted(wanted))).to(logits.device)
+    logits[back] = before[back]
 
 
 def _clicks(

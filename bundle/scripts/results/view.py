@@ -82,7 +82,7 @@ class View:
 
     def cut(self, volume: NDArray[Any], plane: Plane, index: int) -> NDArray[Any]:
         """The picture (down, across) of a plane."""
-        return np.take(volume, index, axis=plane.normal).T  # of the axes left, across comes first
+        return np.moveaxis(volume, plane.normal, 0)[index].T  # a view; of the axes left, across comes first
 
 
 def turn(image: NDArray[Any], affine: NDArray[Any], targets: Sequence[PreviewTarget]) -> View:
