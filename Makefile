@@ -37,7 +37,7 @@ setup: .venv/.plain
 	@touch $@
 
 .venv/.dev: .venv/.label
-	$(PY) -m pip install --quiet ".[train,label,dev]"
+	$(PY) -m pip install --quiet ".[train,data,label,dev]"
 	@touch $@
 
 demo: setup

@@ -92,6 +92,8 @@ def test_an_image_that_is_missing_or_no_path_is_told(tmp_path: Path):
         "ct.NII.GZ": "ct",
         "ct.nii": "ct",
         "ct.nrrd": "ct",
+        "ct.mhd": "ct",
+        "1.3.6.1.mhd": "1.3.6.1",
         "ct.v2.nii.gz": "ct.v2",
         "series": "series",
         "series.dcm": "series.dcm",

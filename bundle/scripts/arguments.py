@@ -33,7 +33,7 @@ CHOICES = {
     "modes": ("zoom", "fit", "published", "resize", "sliding_window"),
     "size": ("base", "small"),
 }
-FLAGS = ("bfloat16", "checkpoint_activations", "tensorboard")
+FLAGS = ("bfloat16", "checkpoint_activations", "tensorboard", "images_only", "pseudo_masks")
 
 
 @contextlib.contextmanager
@@ -89,6 +89,24 @@ def check_keys(argv: Sequence[str]) -> None:
         _check_key(key, known)
 
 
+def command_line() -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the user typed, for another process to do the same.
+
+    Returns:
+        The merged content of the config files as it was written, and the overrides, both unevaluated.
+
+    Raises:
+        ValueError: where this is no ``run`` with config files on the command line.
+    """
+    argv = sys.argv[1:]
+    given = dict(_given(argv[1:])) if argv and argv[0] == "run" else {}
+    files = given.get("config_file")
+    if files is None or "args_file" in given:
+        raise ValueError("workers need a run from the command line, python -m monai.bundle run with --config_file")
+    overrides = {key: _fire_value(word) for key, word in given.items() if key not in RUN_KEYS}
+    return ConfigParser.load_config_files(DefaultParseValue(files)), overrides
+
+
 def check_device(value: Any) -> None:
     """Refuse a device that PyTorch cannot use here.
 
@@ -127,6 +145,28 @@ def as_flag(value: Any, name: str) -> bool:
     return word == "true"
 
 
+def whole_number(value: Any, name: str, least: int) -> int:
+    """A whole number from ``least`` on.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"{name} is {value!r}; allowed is a whole number of at least {least}")
+    return value
+
+
+def share(value: Any, name: str) -> float:
+    """A number of at least 0 and below 1.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+        raise ValueError(f"{name} is {value!r}; allowed is a number of at least 0 and below 1")
+    return float(value)
+
+
 def as_path(value: Any, name: str) -> Path | None:
     """A path relative to the current folder; None stays None, a number (``--image 20240101``) is a name.
 
@@ -161,6 +201,11 @@ def _given(words: Sequence[str]) -> Iterator[tuple[str, str | None]]:
         if match:
             follower = words[i + 1] if i + 1 < len(words) else None
             yield match[1].replace("-", "_"), match[2] if match[2] is not None else follower
+
+
+def _fire_value(word: str | None) -> Any:
+    """The value of a key; one that another key follows is a flag."""
+    return True if word is None or re.match(r"^--?[A-Za-z_]", word) else DefaultParseValue(word)
 
 
 def _top_level_ids(files: str) -> set[str]:

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from .arguments import as_path, exit_on_error
 from .prompts import command_line_document
+from .provenance import made_from
 from .transforms import SUFFIXES, dicom_series
 
 logger = logging.getLogger(__name__)
@@ -35,7 +36,7 @@ def one_case(image: Any, prompts: Any, **given: Any) -> list[Case]:
     """The single case of ``inference.json``.
 
     Args:
-        image: NIfTI or NRRD file, or a folder with one DICOM series.
+        image: NIfTI, NRRD, MHA or MHD file, or a folder with one DICOM series.
         prompts: a prompts.json, instead of the prompts in ``given``.
         given: ``text``, ``points``, ``point_labels``, ``box``, ``coordinates`` as on the command line.
 
@@ -45,7 +46,9 @@ def one_case(image: Any, prompts: Any, **given: Any) -> list[Case]:
     with exit_on_error():
         path = as_path(image, "image")
         if path is None:
-            raise ValueError("image is missing; it takes a NIfTI or NRRD file or a folder with one DICOM series")
+            raise ValueError(
+                "image is missing; it takes a NIfTI, NRRD, MHA or MHD file, or a folder with a DICOM series"
+            )
         if not os.path.exists(path):  # pathlib's raises for a name that is too long
             raise ValueError(f"image: {path} does not exist")
         return _named([{"image": path, "document": _document(prompts, given)}])
@@ -81,13 +84,13 @@ class CaseStream(IterableDataset):
     """Prepares one case after another; what cannot be prepared is reported, and the stream goes on.
 
     Args:
-        cases: from ``one_case`` or ``many_cases``.
+        cases: from ``one_case`` or ``many_cases``, or a ``batch.Turns`` of them.
         transform: the preprocessing.
         progress: show a progress bar.
     """
 
     def __init__(
-        self, cases: Sequence[Case], transform: Callable[[Case], Mapping[str, Any]], progress: bool = False
+        self, cases: Collection[Case], transform: Callable[[Case], Mapping[str, Any]], progress: bool = False
     ) -> None:
         self.cases = cases
         self.transform = transform
@@ -97,12 +100,12 @@ class CaseStream(IterableDataset):
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
         """Yield each prepared case with its ``report``, which later steps fill."""
         self.failures = {}
-        for case in tqdm(self.cases, disable=not self.progress, unit="case"):
+        for case in tqdm(self.cases, unit="case") if self.progress else self.cases:
             begin = perf_counter()
             try:
                 prepared = dict(self.transform(_checked(case)))
             except Exception as error:  # noqa: BLE001  one bad case must not end a batch
-                self._report(case["case"], error)
+                self.report(case["case"], error)
                 continue
             prepared["report"] = {"seconds": {"load": perf_counter() - begin}}
             yield prepared
@@ -113,14 +116,11 @@ class CaseStream(IterableDataset):
         Raises:
             SystemExit: one line; a single case's own sentence, or which of many failed.
         """
-        if not self.failures:
-            return
-        if len(self.cases) == 1:
-            raise SystemExit(next(iter(self.failures.values())))
-        told = "; ".join(f"{name}: {sentence}" for name, sentence in self.failures.items())
-        raise SystemExit(f"{len(self.failures)} of {len(self.cases)} cases failed: {told}")
+        if self.failures:
+            raise SystemExit(closing_sentence(self.failures, len(self.cases)))
 
-    def _report(self, name: str, error: Exception) -> None:
+    def report(self, name: str, error: Exception) -> None:
+        """Note that the case ``name`` failed, and log it where there are others."""
         mistake = _mistake(error)
         if mistake is None:
             logger.error("case %s: unexpected error", name, exc_info=error)
@@ -128,6 +128,14 @@ class CaseStream(IterableDataset):
         self.failures[name] = sentence
         if len(self.cases) > 1:
             logger.error("case %s left out: %s", name, sentence)
+
+
+def closing_sentence(failures: Mapping[str, str], count: int) -> str:
+    """What a run of ``count`` cases ends with where some failed (name -> sentence)."""
+    if count == 1:
+        return next(iter(failures.values()))
+    told = "; ".join(f"{name}: {sentence}" for name, sentence in failures.items())
+    return f"{len(failures)} of {count} cases failed: {told}"
 
 
 class InferenceBatch:
@@ -149,7 +157,7 @@ class InferenceBatch:
 
 
 def case_name(path: Path) -> str:
-    """A file's name without .nii, .nii.gz or .nrrd; a folder's name as it is."""
+    """A file's name without its ending (``SUFFIXES``); a folder's name as it is."""
     name = path.name or path.resolve().name
     if name in (".", ".."):
         name = path.resolve().name
@@ -254,7 +262,7 @@ def _read_json(path: Path, name: str) -> Any:
 def _checked(case: Case) -> Case:
     if case.get("fault"):
         raise ValueError(case["fault"])
-    return {**case, "image_path": str(case["image"])}
+    return {"image_path": str(case["image"]), **case, "made_from": made_from(case)}
 
 
 def _mistake(error: BaseException | None) -> BaseException | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..arguments import as_flag, as_path, exit_on_error, one_of
+from ..arguments import as_flag, as_path, exit_on_error, one_of, share, whole_number
 from ..prompts import PROMPT_KINDS, PromptKind
 
 
@@ -78,10 +78,10 @@ def read_settings(
         output_dir=output,
         kinds=chosen_kinds,
         modes=_words(modes, "modes"),
-        seed=_whole(seed, "seed", 0),
-        jitter=_share(jitter, "jitter"),
-        minimum_voxels=_whole(minimum_voxels, "minimum_voxels", 1),
-        targets_per_call=_whole(targets_per_call, "targets_per_call", 1),
+        seed=whole_number(seed, "seed", 0),
+        jitter=share(jitter, "jitter"),
+        minimum_voxels=whole_number(minimum_voxels, "minimum_voxels", 1),
+        targets_per_call=whole_number(targets_per_call, "targets_per_call", 1),
         labels_complete=as_flag(labels_complete, "labels_complete"),
         absent_names=None if absent_names is None else _words(absent_names, "absent_names"),
         baseline=with_baseline,
@@ -100,15 +100,3 @@ def _words(value: Any, name: str) -> tuple[str, ...]:
     if not isinstance(listed, list | tuple) or not listed:
         raise ValueError(f"{name} is {value!r}; it takes one word or a list of at least one")
     return tuple(dict.fromkeys(str(word).strip() for word in listed))
-
-
-def _whole(value: Any, name: str, least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} is {value!r}; allowed is a whole number of at least {least}")
-    return value
-
-
-def _share(value: Any, name: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
-        raise ValueError(f"{name} is {value!r}; allowed is a number of at least 0 and below 1")
-    return float(value)

@@ -75,6 +75,7 @@ class SaveResultd(Transform):
         return {
             "case": d["case"],
             "image": str(d["image_path"]),
+            "made_from": d.get("made_from"),
             "shape": list(d["label"].shape[1:]),
             "spacing_mm": nib.affines.voxel_sizes(affine).round(6).tolist(),
             "affine": affine.tolist(),
