@@ -1,0 +1,76 @@
+"""The data sets that a user named, each with its cases; whatever is wrong with one is said before any is read."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..vocabulary import Vocabulary
+from .catalogue import Catalogue, DataSet
+from .layouts import find_cases
+from .layouts.m3d import is_m3d
+from .layouts.tree import Tree
+from .records import RawCase
+from .settings import Settings
+
+Fault = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One data set and what its folder holds.
+
+    Attributes:
+        data_set: what is known of the set.
+        folder: where it is prepared.
+        cases: sorted by name, without their labels where images alone are wanted.
+        faults: images that are left out already.
+    """
+
+    data_set: DataSet
+    folder: Path
+    cases: Sequence[RawCase]
+    faults: Sequence[Fault]
+
+
+def select_sets(settings: Settings, catalogue: Catalogue, vocabulary: Vocabulary) -> list[Selection]:
+    """Find the sets and their cases; nothing is written.
+
+    Raises:
+        ValueError: one line, for a name that nothing is known of, a folder that is not there (it says where the set is
+            to be had), or one that holds something else.
+    """
+    named = [(_known_set(name, path, catalogue), path) for name, path in settings.data_sets.items()]
+    selections: dict[Path, Selection] = {}
+    for data_set, path in named:
+        assert path is not None  # a known set has a folder
+        folder = settings.output_dir / _folder_name(data_set.name)
+        if folder in selections:
+            raise ValueError(f"data_sets names {data_set.name} twice")
+        found = find_cases(data_set, path, vocabulary)
+        cases = [{**case, "label": None, "labels": {}} for case in found.cases] if settings.images_only else found.cases
+        selections[folder] = Selection(data_set, folder, cases, found.faults)
+    return list(selections.values())
+
+
+def _known_set(name: str, path: Path | None, catalogue: Catalogue) -> DataSet:
+    """The catalogue's set of this name, or one of images/ and labels/ where the folder of another name is like that."""
+    if name in catalogue:
+        data_set = catalogue.find(name)
+        if path is None or not path.is_dir():
+            begin = "data_dir is missing" if path is None else f"data_dir: {path} is no folder"
+            raise ValueError(f"{begin}; {data_set.where()}")
+        return data_set
+    if path is not None and ((path / "images").is_dir() or (path.is_dir() and is_m3d(Tree(path)))):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ValueError(f"data_set is {name!r}; a new name has letters A to Z, digits, '.', '_' and '-' alone")
+        return DataSet(name, (), 0, 0, "", "", "", "train", ({"kind": "generic"},), {})
+    try:
+        return catalogue.find(name)
+    except ValueError as error:
+        own = "a set of your own needs a data_dir with images/, labels/ and labels.json"
+        raise ValueError(f"{error}; {own}") from None
+
+
+def _folder_name(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", name)
