@@ -155,7 +155,7 @@ def case() -> PreparedCase:
     label = torch.from_numpy(phantom.label.astype("int16")).permute(2, 1, 0)
     regions = torch.from_numpy(pseudo_mask(image.numpy(), label.numpy()))
     volumes = {"image": image.half(), "label": label, "pseudo_mask": regions}
-    return PreparedCase({"labels": phantom.names} | {key: volume[None] for key, volume in volumes.items()})
+    return PreparedCase.of_tensors({"labels": phantom.names} | {key: volume[None] for key, volume in volumes.items()})
 
 
 def peak_mebibytes(device: str) -> str:

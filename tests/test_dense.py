@@ -75,7 +75,7 @@ def test_encoder_and_head_learn_from_one_forward_call(table: TextTable, per_step
     label = np.zeros((1, 8, 8, 8), np.uint8)
     label[0, 2:6, 2:6, 2:6] = 1
     case = {"image": torch.rand(1, 8, 8, 8), "label": torch.from_numpy(label), "labels": {"1": "liver"}}
-    views = PromptedViews([PreparedCase({**case, "complete": True})], (8, 8, 8), 2, targets=1, table=table)
+    views = PromptedViews([PreparedCase.of_tensors({**case, "complete": True})], (8, 8, 8), 2, targets=1, table=table)
     batch = collate_views([views[0], views[1]])
     image, target, _, kwargs = PrepareBatch(table, 256, per_step=per_step)(batch, torch.device("cpu"))
     network = Network()

@@ -102,3 +102,22 @@ def test_prompts_stay_on_the_device_of_the_mask_and_are_the_same_on_each():
     assert torch.equal(sample_box(here, rng(1), 0.2), sample_box(there, rng(1), 0.2).cpu())
     box, mask = sample_pseudo_box(there.short(), 1, rng(1), 0.2)
     assert box.device.type == mask.device.type == device
+
+
+def test_points_are_those_that_lists_of_all_voxels_would_give():
+    generator = torch.Generator().manual_seed(0)
+    for seed in range(100):
+        mask = torch.rand(3, 5, 4, generator=generator) < (0.02, 0.3, 0.9, 1)[seed % 4]
+        points, labels = sample_points(mask, rng(seed), (3, 3), (6, 6))
+        draws = rng(seed)
+        draws.random(), draws.integers(3, 4), draws.integers(6, 7)
+        shares = draws.random(len(points))
+        inside, outside = mask.nonzero().tolist(), (~mask).nonzero().tolist()
+        if not inside:
+            assert (labels == -1).all()
+            continue
+        expected = [inside[int(share * len(inside))] for share in shares[:4]]
+        expected += [outside[int(share * len(outside))] for share in shares[4 : 4 + min(6, len(outside))]]
+        assert points[labels >= 0].tolist() == expected
+        box = [*mask.nonzero().amin(dim=0).tolist(), *mask.nonzero().amax(dim=0).tolist()]
+        assert sample_box(mask, rng(), 0).tolist() == box

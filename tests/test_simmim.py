@@ -212,7 +212,7 @@ def test_what_cannot_be_hidden_is_told_in_one_line(options, told):
 
 def case(value: float = 0.5) -> PreparedCase:
     image = torch.rand(1, 16, 24, 20, generator=torch.Generator().manual_seed(0)).half() * value
-    return PreparedCase({"image": image})
+    return PreparedCase.of_tensors({"image": image})
 
 
 def views(**more: Any) -> UnlabelledViews:
@@ -248,7 +248,9 @@ def test_shares_that_are_none_are_told_in_one_line():
 
 
 def test_the_mean_counts_every_image_the_same():
-    zeros, ones = (PreparedCase({"image": torch.full((1, n, 4, 4), v).half()}) for n, v in ((4, 0.0), (40, 1.0)))
+    zeros, ones = (
+        PreparedCase.of_tensors({"image": torch.full((1, n, 4, 4), v).half()}) for n, v in ((4, 0.0), (40, 1.0))
+    )
     assert UnlabelledViews([zeros, ones], Masking(WINDOW, PATCH), 1).mean() == pytest.approx(0.5)
 
 

@@ -159,7 +159,7 @@ def test_every_trained_parameter_of_the_network_gets_a_gradient(bfloat16: bool, 
     label = torch.zeros(1, 40, 70, 80)
     label[0, 10:30, 10:40, 10:50] = 1
     volume = {"image": label / 2, "label": label, "labels": {"1": "liver"}, "pseudo_mask": 1 - label}
-    data = PromptedViews([PreparedCase(volume)], network.window_size, 2, pseudo_masks=2)
+    data = PromptedViews([PreparedCase.of_tensors(volume)], network.window_size, 2, pseudo_masks=2)
     image, target, _, kwargs = PrepareBatch(table, 256)(collate_views([data[0], data[1]]), CPU)
     output = EncodeOnceDecodeMany(network, bfloat16)(image, **kwargs)
     assert output["logits"].shape == (6, 4, 1, 32, 64, 64) and output["pseudo_logits"].shape == (4, 1, 32, 64, 64)

@@ -1,14 +1,17 @@
 """Views are drawn from cases as promised, with prompts that belong to what they show."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
+from scripts.data.store import open_case, write_case
 from scripts.training.datasets import PromptedViews, collate_views
 from scripts.training.prepared import PreparedCase
-from scripts.training.views import draw_view
+from scripts.training.views import View, draw_view, nearest_voxels
+from torch.nn import functional as F
 
 ROI = (8, 12, 10)
 
@@ -27,7 +30,7 @@ def case(**more: Any) -> dict[str, Any]:
 
 
 def of(*cases: dict[str, Any], **more: Any) -> PromptedViews:
-    return PromptedViews([PreparedCase(each) for each in cases], ROI, **{"length": 40, "seed": 3} | more)
+    return PromptedViews([PreparedCase.of_tensors(each) for each in cases], ROI, **{"length": 40, "seed": 3} | more)
 
 
 def views(**more: Any) -> PromptedViews:
@@ -236,3 +239,53 @@ def test_collated_views_line_up_their_prompts():
     assert batch["points"].shape[:1] == batch["point_labels"].shape[:1] == batch["boxes"].shape[:1] == (6,)
     assert batch["names"] == [*data[0]["names"], *data[1]["names"], *data[2]["names"]]
     assert torch.equal(batch["boxes"][2:4], data[1]["boxes"]) and batch["draw"] == data[0]["draw"]
+
+
+# ---------------------------------------------------------------- what a view shows, of memory and of the disk
+
+
+def resized(view: View, volume: torch.Tensor) -> torch.Tensor:
+    """What ``View.of`` stands for, written down: cut, pad, resize to the nearest voxel, mirror."""
+    cut = F.pad(volume[tuple(slice(a, b) for a, b in zip(view.start, view.stop, strict=True))], view.padding)
+    shown = F.interpolate(cut[None, None].float(), view.roi_size, mode="nearest-exact")[0, 0].flip(view.flips)
+    return shown.to(torch.float32 if volume.is_floating_point() else volume.dtype)
+
+
+@pytest.mark.parametrize("shape", [(21, 50, 43), (5, 60, 9), (3, 4, 5)])
+def test_a_view_is_cut_padded_resized_and_mirrored_on_disk_as_in_memory(shape: tuple[int, ...], tmp_path: Path):
+    generator = torch.Generator().manual_seed(0)
+    volumes = {
+        "image": torch.rand(shape, generator=generator).half(),
+        "label": torch.randint(0, 200, shape, generator=generator, dtype=torch.uint8),
+        "pseudo_mask": torch.randint(0, 30000, shape, generator=generator, dtype=torch.int16),
+    }
+    write_case(tmp_path / "case", {name: volume.numpy() for name, volume in volumes.items()}, {})
+    stored = open_case(tmp_path / "case").grids
+    extent = np.array([[1, 2, 2], [2, 3, 4]])
+    for seed in range(60):
+        roi = tuple(rng(seed).integers(2, 30, 3)) if seed % 2 else ROI
+        fits = all(a <= b for a, b in zip(roi, shape, strict=True))
+        view = draw_view(shape, roi, None, rng(seed), 0.3, 0.3, 0.4, 0.2, extent if fits else None)
+        for name, volume in volumes.items():
+            expected = resized(view, volume)
+            for shown in (view.of(volume), view.of(stored[name])):
+                assert shown.dtype == expected.dtype and torch.equal(shown, expected)
+                assert shown.untyped_storage().nbytes() == shown.numel() * shown.element_size()
+
+
+def test_the_nearest_voxels_are_those_of_torch_in_three_dimensions():
+    for length in (*range(1, 66), 99, 128, 300, 511, 512, 640, 1024):
+        voxels = torch.arange(length).float()
+        for size in (4, 8, 10, 12, 32, 64, 256):
+            nearest = torch.from_numpy(nearest_voxels(length, size).copy())
+            for axis in range(3):
+                volume = voxels.reshape([-1 if axis == other else 1 for other in range(3)])
+                window = [size if axis == other else 1 for other in range(3)]
+                shown = F.interpolate(volume[None, None], window, mode="nearest-exact").flatten()
+                assert torch.equal(shown.long(), nearest)
+
+
+@pytest.mark.parametrize("size", [32, 64, 256])
+def test_for_the_windows_of_the_networks_they_are_what_whole_numbers_give(size: int):
+    for length in range(1, 1200):
+        assert np.array_equal(nearest_voxels(length, size), np.arange(1, 2 * size, 2) * length // (2 * size))

@@ -1,7 +1,7 @@
 """Prepared cases become prompted views, true masks and pseudo masks alike (Algorithm 1 of the paper, section B)."""
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -135,7 +135,7 @@ class PromptedViews(Dataset):
         return item
 
     def _true_prompts(
-        self, label: torch.Tensor, names: dict[int, str | None], rng: np.random.Generator
+        self, label: torch.Tensor, names: Mapping[int, str | None], rng: np.random.Generator
     ) -> dict[str, Any]:
         chosen = self._choose(label, names, rng)
         masks = [label == value for value in chosen]
@@ -151,7 +151,7 @@ class PromptedViews(Dataset):
 
     def _pseudo_prompts(self, regions: torch.Tensor, rng: np.random.Generator) -> dict[str, Any]:
         """Pseudo masks of the view, points and boxes in turn; without any the masks are empty, and weigh nothing."""
-        counts = torch.bincount(regions.reshape(-1).long())
+        counts = torch.bincount(regions.reshape(-1))
         there = [n for n in range(1, len(counts)) if counts[n] >= self.minimum_voxels]
         chosen = [int(rng.choice(there)) if there else 0 for _ in range(self.pseudo_masks)]
         by_point = [regions == n if n else torch.zeros_like(regions, dtype=torch.bool) for n in chosen[::2]]
@@ -166,17 +166,17 @@ class PromptedViews(Dataset):
             "pseudo_boxes": torch.stack([box for box, _ in by_box]),
         }
 
-    def _choose(self, label: torch.Tensor, names: dict[int, str | None], rng: np.random.Generator) -> list[int]:
-        values, counts = (tensor.tolist() for tensor in torch.unique(label, return_counts=True))
-        present = [v for v, n in zip(values, counts, strict=True) if v in names and n >= self.minimum_voxels]
-        missing = [v for v, name in names.items() if name is not None and v not in values]
+    def _choose(self, label: torch.Tensor, names: Mapping[int, str | None], rng: np.random.Generator) -> list[int]:
+        counts = torch.bincount(label.reshape(-1).clamp(min=0)).tolist()
+        present = [v for v, n in enumerate(counts) if n and v in names and n >= self.minimum_voxels]
+        missing = [v for v, name in names.items() if name is not None and (v >= len(counts) or not counts[v])]
         chosen = []
         for _ in range(self.targets):
             pool = missing if missing and (not present or rng.random() < self.absent) else present
             chosen.append(int(rng.choice(pool or list(names) or [NOTHING])))
         return chosen
 
-    def _names_in(self, view: View, case: PreparedCase) -> dict[int, str | None]:
+    def _names_in(self, view: View, case: PreparedCase) -> Mapping[int, str | None]:
         """The names of the case as the view shows it: mirrored, its sides change places."""
         if RIGHT not in view.flips:
             return case.names

@@ -1,9 +1,14 @@
-"""Cases after their deterministic transforms, kept compactly in memory, and on disk where a cache folder is given."""
+"""Cases after their deterministic transforms: compactly in memory, or on disk, of which views read what they show.
+
+On disk are prepared data sets (``data.store``). ``cache_dir`` is the simpler way: it spares the transforms, and what it
+keeps is read whole into memory.
+"""
 
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +18,24 @@ from monai.data import Dataset, PersistentDataset
 from monai.data.utils import pickle_hashing
 from monai.transforms import Compose, Transform
 from monai.utils import convert_to_tensor
-from scipy import ndimage
 from tqdm import tqdm
 
 from ..arguments import exit_on_error
+from ..data.places import Places, find_places, no_places
+from ..data.store import StoredCase, mean_voxel
+from ..data.stored_grid import StoredGrid
 from ..label_names import label_names
 from .datalist import Paths, read_datalist, read_images
+from .stores import StoredCases
 
 logger = logging.getLogger(__name__)
 
 Preparation = Callable[[dict[str, Any]], dict[str, Any]]
 
-CENTRES = 256  # voxels kept of each structure for a view to be placed on
 GRIDS = ("image", "label", "pseudo_mask")
 
 
+@dataclass(frozen=True, eq=False)
 class PreparedCase:
     """One volume, with what is known of its structures.
 
@@ -37,72 +45,117 @@ class PreparedCase:
         pseudo_mask: (D, H, W) int16 of region numbers, 0 for none, and everywhere where none were made.
         names: label value -> name, None for a structure without one.
         complete: what is not labelled is not there.
-
-    Raises:
-        ValueError: for labels that are no values and names (``label_names``).
+        places: where the structures of ``names`` lie.
+        known_mean: the mean voxel of the image, where it is known without reading it.
     """
 
-    def __init__(self, case: dict[str, Any]) -> None:
-        self.image: torch.Tensor = case["image"][0]
-        label = case["label"][0] if "label" in case else self._nothing()
-        self.label = label.to(torch.uint8 if label.max() < 256 else torch.int16)
-        self.pseudo_mask = case["pseudo_mask"][0].to(torch.int16) if "pseudo_mask" in case else self._nothing()
-        self.names = label_names(case) if case.get("labels") else {}
-        self.complete = bool(case.get("complete", False))
-        values = list(self.names)
-        self._centres = _voxels_of(self.label.cpu().numpy(), values) if values else []
-        self._extents = _extents_of(self.label.cpu().numpy(), values) if values else []
+    image: torch.Tensor | StoredGrid
+    label: torch.Tensor | StoredGrid
+    pseudo_mask: torch.Tensor | StoredGrid
+    names: Mapping[int, str | None]
+    complete: bool
+    places: Places
+    known_mean: float | None = None
 
-    def extent(self, rng: np.random.Generator) -> np.ndarray | None:
-        """First and last voxel (2, 3) of a random structure; None where nothing is labelled."""
-        return self._extents[int(rng.integers(len(self._extents)))] if self._extents else None
+    @classmethod
+    def of_tensors(cls, case: Mapping[str, Any]) -> "PreparedCase":
+        """From what the transforms make.
 
-    def _nothing(self) -> torch.Tensor:
-        """Zeros like the image that take no memory."""
-        return torch.zeros((), dtype=torch.uint8, device=self.image.device).expand(self.image.shape)
+        Args:
+            case: of a datalist, with ``image`` (1, D, H, W), and ``label`` and ``pseudo_mask`` where there are such.
+
+        Raises:
+            ValueError: for labels that are no values and names (``label_names``).
+        """
+        image: torch.Tensor = case["image"][0]
+        label = case["label"][0] if "label" in case else _nothing(image)
+        label = label.to(torch.uint8 if label.max() < 256 else torch.int16)
+        pseudo_mask = case["pseudo_mask"][0].to(torch.int16) if "pseudo_mask" in case else _nothing(image)
+        names = _names(case)
+        places = find_places(label.cpu().numpy()).of(list(names)) if names else no_places()
+        return cls(image, label, pseudo_mask, names, _complete(case), places)
+
+    @classmethod
+    def of_store(cls, case: Mapping[str, Any], stored: StoredCase) -> "PreparedCase":
+        """From a case on disk; its voxels are read when views show them.
+
+        Args:
+            case: of a datalist; without ``label`` it is an image alone.
+            stored: its grids; those that it lacks are empty.
+
+        Raises:
+            ValueError: see ``of_tensors``.
+        """
+        image, names = stored.grids["image"], _names(case)
+        label = stored.grids.get("label") if "label" in case else None
+        pseudo_mask = stored.grids.get("pseudo_mask")
+        nothing = torch.zeros((), dtype=torch.uint8).expand(image.shape)
+        places = stored.places.of(list(names)) if label is not None and names else no_places()
+        return cls(image, label or nothing, pseudo_mask or nothing, names, _complete(case), places, stored.mean)
 
     def centre(self, rng: np.random.Generator) -> np.ndarray:
         """A voxel of a random structure; the middle of a volume where nothing is labelled."""
-        if not self._centres:
-            return np.array(self.image.shape) // 2
-        return rng.choice(self._centres[int(rng.integers(len(self._centres)))])
+        return self.places.centre(rng) if len(self.places) else np.array(self.image.shape) // 2
+
+    def extent(self, rng: np.random.Generator) -> np.ndarray | None:
+        """First and last voxel (2, 3) of a random structure; None where nothing is labelled."""
+        return self.places.extent(rng) if len(self.places) else None
+
+    def mean(self) -> float:
+        """The mean voxel of the image."""
+        if self.known_mean is not None:
+            return self.known_mean
+        return mean_voxel(self.image.cpu().numpy() if isinstance(self.image, torch.Tensor) else self.image.read())
 
 
 @exit_on_error()
 def load_cases(
-    datalist: Paths, split: str | None, transform: Preparation, cache_dir: str | Path | None = None
+    datalist: Paths,
+    split: str | None,
+    transform: Preparation,
+    cache_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[PreparedCase]:
     """``read_datalist`` and ``prepare_cases`` as a step of a config.
 
     Raises:
         SystemExit: one line, for a datalist that cannot be used.
     """
-    return prepare_cases(read_datalist(datalist, split), transform, cache_dir)
+    return prepare_cases(read_datalist(datalist, split), transform, cache_dir, settings)
 
 
 @exit_on_error()
 def load_images(
-    datalist: Paths, split: str | None, transform: Preparation, cache_dir: str | Path | None = None
+    datalist: Paths,
+    split: str | None,
+    transform: Preparation,
+    cache_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[PreparedCase]:
     """``read_images`` and ``prepare_cases`` as a step of a config.
 
     Raises:
         SystemExit: one line, for images that cannot be used.
     """
-    return prepare_cases(read_images(datalist, split), transform, cache_dir)
+    return prepare_cases(read_images(datalist, split), transform, cache_dir, settings)
 
 
 def prepare_cases(
-    datalist: Sequence[dict[str, Any]], transform: Preparation, cache_dir: str | Path | None = None
+    datalist: Sequence[dict[str, Any]],
+    transform: Preparation,
+    cache_dir: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[PreparedCase]:
-    """Run the deterministic transforms once; a bad case is left out with a warning.
+    """Open what is prepared, run the deterministic transforms once on the rest; leave out bad cases with a warning.
 
     Args:
         datalist: from ``read_datalist`` or ``read_images``; a case that is listed several times is drawn as often, and
-            kept once.
+            kept once. ``prepared`` in a case is the folder of its store.
         transform: makes ``image`` (1, D, H, W) in [0, 1], and ``label`` and ``pseudo_mask`` where there are such.
         cache_dir: folder that keeps the results for the next run; a changed file or setting is prepared anew. None
             keeps nothing.
+        settings: what ``transform`` does, as a store says it (``data.store.write_case``); a store that was prepared in
+            another way is not opened. None opens none.
 
     Raises:
         ValueError: where no case is left.
@@ -112,6 +165,7 @@ def prepare_cases(
     prepared: Dataset = Dataset(files, stages)
     if cache_dir is not None:
         prepared = PersistentDataset(files, stages, cache_dir, hash_func=_state_of, hash_transform=pickle_hashing)
+    stores = StoredCases(settings)
     cases: list[PreparedCase] = []
     known: dict[str, PreparedCase] = {}
     for index, case in enumerate(tqdm(datalist, desc="load cases", unit="case")):
@@ -120,7 +174,12 @@ def prepare_cases(
             cases.append(known[key])
             continue
         try:
-            known[key] = PreparedCase({**case, **prepared[index]})
+            stored = stores.find(case)
+            known[key] = (
+                PreparedCase.of_tensors({**case, **prepared[index]})
+                if stored is None
+                else PreparedCase.of_store(case, stored)
+            )
         except (ValueError, RuntimeError) as error:
             logger.warning("left out %s: %s", case["image"], " ".join(str(_first_cause(error)).split()))
             continue
@@ -155,20 +214,14 @@ def _state_of(files: dict[str, str]) -> bytes:
     return hashlib.sha256(json.dumps([sorted(files.items()), states]).encode()).hexdigest().encode()
 
 
-def _extents_of(label: np.ndarray, values: Sequence[int]) -> list[np.ndarray]:
-    """First and last voxel (2, 3) of every structure that is there."""
-    found = ndimage.find_objects(label, max(values))
-    boxes = [found[value - 1] for value in values if found[value - 1] is not None]
-    return [np.array([[side.start for side in box], [side.stop - 1 for side in box]]) for box in boxes]
+def _names(case: Mapping[str, Any]) -> dict[int, str | None]:
+    return label_names(case) if case.get("labels") else {}
 
 
-def _voxels_of(label: np.ndarray, values: Sequence[int]) -> list[np.ndarray]:
-    """Up to ``CENTRES`` voxels (n, 3) of every structure that is there."""
-    rng = np.random.default_rng(0)
-    places = []
-    for value in values:
-        flat = np.flatnonzero(label == value)
-        if len(flat):
-            picked = rng.choice(flat, min(CENTRES, len(flat)), replace=False)
-            places.append(np.stack(np.unravel_index(picked, label.shape), axis=1))
-    return places
+def _complete(case: Mapping[str, Any]) -> bool:
+    return bool(case.get("complete", False))
+
+
+def _nothing(image: torch.Tensor) -> torch.Tensor:
+    """Zeros like the image that take no memory."""
+    return torch.zeros((), dtype=torch.uint8, device=image.device).expand(image.shape)

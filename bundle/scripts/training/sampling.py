@@ -37,11 +37,14 @@ def sample_points(
     positives = 1 + (0 if alone else int(rng.integers(extra[0], extra[1] + 1)))
     negatives = 0 if alone else int(rng.integers(negative[0], negative[1] + 1))
     shares = rng.random(size)  # drawn whatever the mask holds
-    inside, outside = mask.reshape(-1).nonzero()[:, 0], (~mask).reshape(-1).nonzero()[:, 0]
+    inside = mask.reshape(-1).nonzero()[:, 0]
     if not len(inside):
         return points, labels
-    negatives = min(negatives, len(outside))  # a full mask has no outside
-    flat = torch.cat([_picked(inside, shares[:positives]), _picked(outside, shares[positives : positives + negatives])])
+    outside = mask.numel() - len(inside)
+    negatives = min(negatives, outside)  # a full mask has no outside
+    within = inside[_ranks(shares[:positives], len(inside), mask.device)]
+    beyond = _outside(inside, _ranks(shares[positives : positives + negatives], outside, mask.device))
+    flat = torch.cat([within, beyond])
     points[: len(flat)] = torch.stack(torch.unravel_index(flat, mask.shape), dim=1).float()
     labels[:positives] = 1
     labels[positives : len(flat)] = 0
@@ -54,10 +57,11 @@ def sample_box(mask: torch.Tensor, rng: np.random.Generator, jitter: float) -> t
     The box stays inside the array and holds at least one voxel; it is all zeros for an empty mask.
     """
     moves = torch.from_numpy(rng.uniform(-jitter, jitter, (2, 3)).astype(np.float32)).to(mask.device)
-    inside = mask.nonzero()
-    if not len(inside):
+    planes, rows = mask.any(dim=0), mask.any(dim=2)  # (h, w) and (d, h)
+    sides = [side.nonzero()[:, 0] for side in (rows.any(dim=1), rows.any(dim=0), planes.any(dim=0))]
+    if not len(sides[0]):
         return torch.zeros(6, device=mask.device)
-    low, high = inside.amin(dim=0), inside.amax(dim=0)
+    low, high = (torch.stack([side[end] for side in sides]) for end in (0, -1))
     length = high - low + 1
     last = torch.tensor(mask.shape, device=mask.device) - 1
     low = (low + moves[0] * length).round().clamp(min=0).minimum(last)
@@ -84,15 +88,20 @@ def sample_pseudo_box(
     box = sample_box(regions == chosen, rng, jitter)
     (d0, h0, w0, d1, h1, w1) = (int(v) for v in box)
     size = int(regions.max()) + 1
-    inside = torch.bincount(regions[d0 : d1 + 1, h0 : h1 + 1, w0 : w1 + 1].reshape(-1).long(), minlength=size)
-    total = torch.bincount(regions.reshape(-1).long(), minlength=size)
+    inside = torch.bincount(regions[d0 : d1 + 1, h0 : h1 + 1, w0 : w1 + 1].reshape(-1), minlength=size)
+    total = torch.bincount(regions.reshape(-1), minlength=size)
     taken = inside > TAKEN_IN * total
     taken[chosen] = True
     taken[0] = False
-    return box, taken[regions.long()]
+    return box, taken.index_select(0, regions.reshape(-1).int()).reshape(regions.shape)
 
 
-def _picked(places: torch.Tensor, shares: np.ndarray) -> torch.Tensor:
-    """One of ``places`` for each share in [0, 1)."""
-    index = torch.from_numpy((shares * len(places)).astype(np.int64)).to(places.device)
-    return places[index.clamp(max=max(len(places) - 1, 0))] if len(shares) else places[:0]
+def _ranks(shares: np.ndarray, count: int, device: torch.device) -> torch.Tensor:
+    """One of ``count`` for each share in [0, 1)."""
+    return torch.from_numpy((shares * count).astype(np.int64)).clamp(max=max(count - 1, 0)).to(device)
+
+
+def _outside(inside: torch.Tensor, ranks: torch.Tensor) -> torch.Tensor:
+    """The voxels of these ranks among those that are not ``inside`` (ascending), without listing them all."""
+    before = inside - torch.arange(len(inside), device=inside.device)  # voxels outside that come before each inside
+    return ranks + torch.searchsorted(before, ranks, right=True)

@@ -2,10 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn import functional as F
+
+from ..data.stored_grid import StoredGrid
 
 MARGIN = (1.2, 2.0)  # a fitted view is so many times as long as the structure that it shows
 
@@ -28,15 +32,35 @@ class View:
     roi_size: tuple[int, ...]
     flips: tuple[int, ...] = ()
 
-    def of(self, volume: torch.Tensor) -> torch.Tensor:
-        """What the view shows of ``volume`` (D, H, W): (*roi_size) of the same type, resized to the nearest voxel."""
-        shown = volume[tuple(slice(a, b) for a, b in zip(self.start, self.stop, strict=True))]
-        shown = F.pad(shown, self.padding)
-        if tuple(shown.shape) != self.roi_size:
-            # exact for whole numbers up to 2^24, which label values and region numbers stay below
-            shown = F.interpolate(shown[None, None].float(), self.roi_size, mode="nearest-exact")[0, 0]
-        shown = shown.to(torch.float32 if volume.is_floating_point() else volume.dtype)
+    def of(self, volume: torch.Tensor | StoredGrid) -> torch.Tensor:
+        """What the view shows of ``volume`` (D, H, W): (*roi_size), resized to the nearest voxel.
+
+        A volume in memory and the same on disk show the same; of the latter only what is shown is read. Intensities
+        become float32, whole numbers keep their type.
+        """
+        inside, places = zip(*(self._along(axis) for axis in range(3)), strict=True)
+        voxels = torch.from_numpy(volume.take(places)) if isinstance(volume, StoredGrid) else _taken(volume, places)
+        dtype = torch.float32 if voxels.is_floating_point() else voxels.dtype
+        shown = torch.zeros(self.roi_size, dtype=dtype, device=voxels.device)
+        shown[inside] = voxels.to(dtype)
         return shown.flip(self.flips) if self.flips else shown
+
+    def _along(self, axis: int) -> tuple[slice, NDArray[np.int64]]:
+        """Where in the window the volume is, and which of its voxels each of these shows."""
+        before, after = self.padding[2 * (2 - axis)], self.padding[2 * (2 - axis) + 1]
+        length = self.stop[axis] - self.start[axis]
+        nearest = nearest_voxels(before + length + after, self.roi_size[axis])
+        first, last = np.searchsorted(nearest, (before, before + length)).tolist()
+        return slice(first, last), nearest[first:last] - before + self.start[axis]
+
+
+@lru_cache(maxsize=4096)
+def nearest_voxels(length: int, size: int) -> NDArray[np.int64]:
+    """Which of ``length`` voxels each of ``size`` shows: torch's nearest-exact as whole numbers that never fall."""
+    voxels = torch.arange(length, dtype=torch.float32).reshape(1, 1, -1)
+    nearest = F.interpolate(voxels, size, mode="nearest-exact").flatten().numpy().astype(np.int64)
+    nearest.flags.writeable = False  # it is kept
+    return nearest
 
 
 def draw_view(
@@ -99,3 +123,13 @@ def _flips(rng: np.random.Generator, flip: float) -> tuple[int, ...]:
 
 def _ints(values: np.ndarray) -> tuple[int, ...]:
     return tuple(int(v) for v in values)
+
+
+def _taken(volume: torch.Tensor, places: Sequence[NDArray[np.int64]]) -> torch.Tensor:
+    """The voxels of ``volume`` (D, H, W) at all combinations of ``places``; a part of it where they are neighbours."""
+    for axis, chosen in enumerate(places):
+        if len(chosen) and len(chosen) == chosen[-1] - chosen[0] + 1:
+            volume = volume.narrow(axis, int(chosen[0]), len(chosen))
+        else:
+            volume = volume.index_select(axis, torch.from_numpy(chosen).to(volume.device))
+    return volume

@@ -2,8 +2,9 @@
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -69,7 +70,7 @@ class UnlabelledViews(Dataset):
 
     def mean(self) -> float:
         """The mean voxel of the images, each of which counts the same: it is drawn as often."""
-        return float(np.mean([case.image.float().mean().item() for case in self.cases]))
+        return float(np.mean([case.mean() for case in self.cases]))
 
 
 @exit_on_error()
@@ -80,6 +81,7 @@ def load_held_out(
     transform: Preparation,
     cache_dir: str | Path | None,
     trained: UnlabelledViews,
+    settings: Mapping[str, Any] | None = None,
 ) -> Sequence[PreparedCase]:
     """The images of ``val_split`` that are not trained on; where there are none, ``trained``'s own, and a warning.
 
@@ -96,4 +98,4 @@ def load_held_out(
     if not found:
         logger.warning("no image of split %r that is not trained on: validation shows images of training", val_split)
         return trained.cases
-    return prepare_cases(found, transform, cache_dir)
+    return prepare_cases(found, transform, cache_dir, settings)
