@@ -31,7 +31,7 @@ from torch.utils.data import DataLoader
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bundle"))
 
-from scripts.data.store import open_case, write_case  # noqa: E402
+from scripts.data.storage.store import open_case, write_case  # noqa: E402
 from scripts.phantom import make_phantom  # noqa: E402
 from scripts.training.datasets import PromptedViews, collate_views  # noqa: E402
 from scripts.training.prepared import PreparedCase  # noqa: E402

@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scripts.data.stored_grid import CODEC, ROWS, StoredGrid, write_grid
+from scripts.data.storage.stored_grid import CODEC, ROWS, StoredGrid, write_grid
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 from PIL import Image
-from scripts.data import page as page_module
-from scripts.data.charts import histogram, log_ends
-from scripts.data.report import quartiles, summarise, write_report
+from scripts.data.reporting import page as page_module
+from scripts.data.reporting.charts import histogram, log_ends
+from scripts.data.reporting.report import quartiles, summarise, write_report
 
 NASTY = "AMOS22_<script>alert('x')</script>&\"\udce9\x00"
 VOID = {"meta", "img", "path", "circle", "rect"}

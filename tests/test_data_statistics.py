@@ -10,8 +10,8 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from PIL import Image
-from scripts.data.statistics import SAMPLE, describe, plane_counts, sample_step
-from scripts.data.thumbnails import LARGEST, WIDTH, colors_of, write_thumbnail
+from scripts.data.quality.statistics import SAMPLE, describe, plane_counts, sample_step
+from scripts.data.reporting.thumbnails import LARGEST, WIDTH, colors_of, write_thumbnail
 from scripts.vocabulary import Vocabulary
 
 AFFINE = np.array([[2.0, 0, 0, -40], [0, 2.0, 0, -30], [0, 0, 3.0, 100], [0, 0, 0, 1]])

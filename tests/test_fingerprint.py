@@ -8,8 +8,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 from scipy.ndimage import zoom
-from scripts.data.fingerprint import SIDE, fingerprint
-from scripts.data.same_scans import LIKENESS, Match, same_scans
+from scripts.data.patients.fingerprint import SIDE, fingerprint
+from scripts.data.patients.same_scans import LIKENESS, Match, same_scans
 from scripts.phantom import make_phantom
 
 SHAPE = (56, 48, 40)

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 from monai.data import MetaTensor
-from scripts.data.nesting import is_lesion, may_overlap
-from scripts.data.outliers import Peers, faults_of, faults_of_set, reading_fault
-from scripts.data.statistics import describe
+from scripts.data.quality.nesting import is_lesion, may_overlap
+from scripts.data.quality.outliers import Peers, faults_of, faults_of_set, reading_fault
+from scripts.data.quality.statistics import describe
 from scripts.transforms import load_volume
 from scripts.vocabulary import Vocabulary
 

@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from monai.transforms import Compose, CropForegroundd, Orientationd
 from scripts.data.catalogue import DataSet
-from scripts.data.earlier import moved, prepared_sets, splits_of, with_splits
 from scripts.data.outcome import Outcome
+from scripts.data.patients.earlier import moved, prepared_sets, splits_of, with_splits
 from scripts.data.preparation import prepare_case
 from scripts.data.records import finished, forget, key_of, records_in, sweep_set, write_record
 from scripts.data.selection import Selection
 from scripts.data.set_files import write_sets
 from scripts.data.settings import read_settings
-from scripts.data.store import open_case
+from scripts.data.storage.store import open_case
 from scripts.data.whole_files import remove, sweep, whole_file
 from scripts.training.pseudo_masks import PseudoMasksd
 from scripts.transforms import CheckLabelGridd, LoadVolumed, NormalizeForegroundd

@@ -16,7 +16,7 @@ import pytest
 import torch
 from commands import BUNDLE, run_here, run_process, start_process
 from monai.bundle import ConfigParser
-from scripts.data.store import open_case
+from scripts.data.storage.store import open_case
 from scripts.transforms import load_volume
 from small_sets import add_case, amos, tree_of, values_of, word
 from test_cluster import elsewhere, free_port, wait_for_port, worker

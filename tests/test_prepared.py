@@ -10,8 +10,8 @@ import pytest
 import torch
 from commands import run_here
 from monai.bundle import ConfigParser
-from scripts.data.store import open_case, write_case
-from scripts.data.stored_grid import StoredGrid
+from scripts.data.storage.store import open_case, write_case
+from scripts.data.storage.stored_grid import StoredGrid
 from scripts.text_encoder import TextTable
 from scripts.training.datasets import PromptedViews
 from scripts.training.prepared import PreparedCase, prepare_cases

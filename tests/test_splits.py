@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from monai.data import load_decathlon_datalist
-from scripts.data.same_scans import same_scans
-from scripts.data.splits import assign, datalist, write_datalist
+from scripts.data.patients.same_scans import same_scans
+from scripts.data.patients.splits import assign, datalist, write_datalist
 from scripts.training.datalist import read_datalist, read_images
 
 

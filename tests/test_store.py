@@ -11,8 +11,8 @@ from typing import Any
 import blosc2
 import numpy as np
 import pytest
-from scripts.data.places import CENTRES, find_places
-from scripts.data.store import StoredCase, open_case, write_case
+from scripts.data.storage.places import CENTRES, find_places
+from scripts.data.storage.store import StoredCase, open_case, write_case
 from scripts.data.whole_files import sweep
 from torch.utils.data import DataLoader, Dataset
 
@@ -121,15 +121,15 @@ def test_a_writer_that_fails_leaves_the_former_case(folder: Path, tmp_path: Path
         raise OSError("the disk is full")
 
     before = contents(folder)
-    monkeypatch.setattr("scripts.data.store.write_json", broken)
+    monkeypatch.setattr("scripts.data.storage.store.write_json", broken)
     with pytest.raises(OSError, match="full"):
         write_case(folder, grids(1), SETTINGS)
     assert contents(folder) == before and [path.name for path in tmp_path.iterdir()] == ["case"]
 
 
 def test_what_a_killed_writer_leaves_is_hidden_and_swept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("scripts.data.store.os.replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
-    monkeypatch.setattr("scripts.data.store.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("scripts.data.storage.store.os.replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr("scripts.data.storage.store.shutil.rmtree", lambda *_, **__: None)
     with pytest.raises(OSError, match="killed"):
         write_case(tmp_path / "other", grids(), SETTINGS)
     monkeypatch.undo()

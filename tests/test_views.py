@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from ignite.engine import Engine
-from scripts.data.store import open_case, write_case
+from scripts.data.storage.store import open_case, write_case
 from scripts.training.datasets import PromptedViews, collate_views
 from scripts.training.prepared import PreparedCase
 from scripts.training.views import View, draw_view, nearest_voxels

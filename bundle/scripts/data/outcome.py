@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from .cluster import Failure
-from .outliers import reading_fault
+from .quality.outliers import reading_fault
 from .records import Record
 from .selection import Fault, Selection
 

@@ -9,12 +9,12 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 
 from ..results.files import write_nifti
-from .fingerprint import fingerprint
+from .patients.fingerprint import fingerprint
+from .quality.statistics import describe
 from .records import RawCase, Record, finished, forget, key_of, write_record
+from .reporting.thumbnails import write_thumbnail
 from .sources import read_image, read_label
-from .statistics import describe
-from .store import write_case
-from .thumbnails import write_thumbnail
+from .storage.store import write_case
 from .whole_files import whole_file
 
 Preparation = Callable[[dict[str, Any]], dict[str, Any]]

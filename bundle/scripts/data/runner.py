@@ -15,14 +15,14 @@ from ..arguments import exit_on_error
 from ..vocabulary import Vocabulary
 from .catalogue import Catalogue
 from .cluster import Failure, one_line, open_cluster, run_all
-from .earlier import prepared_sets
 from .outcome import Outcome
+from .patients.earlier import prepared_sets
 from .preparation import Preparation, prepare_case
 from .records import RawCase, Record, finished, key_of, sweep_set
+from .reporting.thumbnails import colors_of
 from .selection import Selection, select_sets
 from .set_files import write_sets
 from .settings import Settings
-from .thumbnails import colors_of
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,15 @@ from typing import Any
 
 from ..results.files import write_json
 from ..vocabulary import Vocabulary
-from .earlier import DATALIST, DATALISTS, UNLABELLED, moved, prepared_sets, splits_of, with_splits
 from .outcome import Outcome
-from .outliers import faults_of_set
+from .patients.earlier import DATALIST, DATALISTS, UNLABELLED, moved, prepared_sets, splits_of, with_splits
+from .patients.same_scans import Group, Match, same_scans
+from .patients.splits import assign, datalist, write_datalist
+from .quality.outliers import faults_of_set
 from .records import Record
-from .report import write_report
-from .same_scans import Group, Match, same_scans
+from .reporting.report import write_report
 from .selection import Fault, Selection
 from .settings import Settings
-from .splits import assign, datalist, write_datalist
 from .whole_files import remove, whole_file
 
 logger = logging.getLogger(__name__)

@@ -1,7 +1,7 @@
 """Cases after their deterministic transforms: compactly in memory, or on disk, of which views read what they show.
 
-On disk are prepared data sets (``data.store``). ``cache_dir`` is the simpler way: it spares the transforms, and what it
-keeps is read whole into memory.
+On disk are prepared data sets (``data.storage``). ``cache_dir`` is the simpler way: it spares the transforms, and what
+it keeps is read whole into memory.
 """
 
 import hashlib
@@ -21,9 +21,9 @@ from monai.utils import convert_to_tensor
 from tqdm import tqdm
 
 from ..arguments import exit_on_error
-from ..data.places import Places, find_places, no_places
-from ..data.store import StoredCase, mean_voxel
-from ..data.stored_grid import StoredGrid
+from ..data.storage.places import Places, find_places, no_places
+from ..data.storage.store import StoredCase, mean_voxel
+from ..data.storage.stored_grid import StoredGrid
 from ..label_names import label_names
 from .datalist import Paths, read_datalist, read_images
 from .stores import StoredCases
@@ -154,8 +154,8 @@ def prepare_cases(
         transform: makes ``image`` (1, D, H, W) in [0, 1], and ``label`` and ``pseudo_mask`` where there are such.
         cache_dir: folder that keeps the results for the next run; a changed file or setting is prepared anew. None
             keeps nothing.
-        settings: what ``transform`` does, as a store says it (``data.store.write_case``); a store that was prepared in
-            another way is not opened. None opens none.
+        settings: what ``transform`` does, as a store says it (``data.storage.store.write_case``); a store that was
+            prepared in another way is not opened. None opens none.
 
     Raises:
         ValueError: where no case is left.

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..data.store import StoredCase, open_case
+from ..data.storage.store import StoredCase, open_case
 
 logger = logging.getLogger(__name__)
 

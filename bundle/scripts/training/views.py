@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
-from ..data.stored_grid import StoredGrid
+from ..data.storage.stored_grid import StoredGrid
 
 MARGIN = (1.2, 2.0)  # a fitted view is so many times as long as the structure that it shows
 

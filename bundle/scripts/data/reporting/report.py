@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from ..results.files import write_json
+from ...results.files import write_json
+from ..quality.patient_axes import AXES, by_axis
+from ..whole_files import whole_file
 from .page import Pictures, html_page
-from .patient_axes import AXES, by_axis
-from .whole_files import whole_file
 
 SPLITS = ("train", "training", "validation", "test")  # in this order; any other name after them
 ENOUGH = 0.25  # share of the cases of a structure that must have it whole, for the others' volumes to be left out

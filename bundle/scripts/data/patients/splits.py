@@ -7,9 +7,9 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..results.files import write_json
+from ...results.files import write_json
+from ..whole_files import whole_file
 from .same_scans import Group, same_scans
-from .whole_files import whole_file
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..vocabulary import Vocabulary
+from ...vocabulary import Vocabulary
 from .nesting import is_lesion, may_overlap
 from .patient_axes import by_axis
 from .sides import listed, misplaced

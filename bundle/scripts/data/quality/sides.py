@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Any
 
-from ..vocabulary import Vocabulary
+from ...vocabulary import Vocabulary
 
 EXPECTED = {"liver": "right", "gallbladder": "right", "spleen": "left"}
 LEFT_OF = (("spleen", "liver"), ("aorta", "inferior vena cava"))  # the first lies to the patient's left of the second

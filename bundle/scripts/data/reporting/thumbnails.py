@@ -12,10 +12,10 @@ from monai.data import MetaTensor
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from ..results.view import PLANES, Plane, View, choose_planes, turn
-from ..vocabulary import Vocabulary
-from .statistics import plane_counts, sample_step
-from .whole_files import whole_file
+from ...results.view import PLANES, Plane, View, choose_planes, turn
+from ...vocabulary import Vocabulary
+from ..quality.statistics import plane_counts, sample_step
+from ..whole_files import whole_file
 
 WIDTH, HEIGHT, GAP = 480, 176, 4  # pixels
 PANEL_SHAPE = (0.5, 1.4)  # width by height; a plane that is thinner or flatter is letterboxed

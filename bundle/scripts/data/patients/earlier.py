@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .records import CASES, Record, records_in
+from ..records import CASES, Record, records_in
 from .splits import KEYS
 
 DATALIST = "datalist.json"

@@ -18,10 +18,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..results.files import write_json
+from ...results.files import write_json
+from ..whole_files import remove
 from .places import Places, find_places, no_places
 from .stored_grid import StoredGrid, StoredRows, write_grid
-from .whole_files import remove
 
 FORMAT = 1  # of the folder; another number is another format
 TYPES = {"image": ("float16",), "label": ("uint8", "int16"), "pseudo_mask": ("int16",)}

@@ -9,9 +9,9 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from ..quality.patient_axes import AXES, by_axis
 from .charts import box_plot, histogram, log_axis, log_ends
 from .page_style import STYLE
-from .patient_axes import AXES, by_axis
 
 SHOWN_PICTURES = 200
 SHOWN_FAULTS = 50  # of a kind

@@ -1,0 +1,1 @@
+"""Which cases show one patient, and the split that each patient is in."""

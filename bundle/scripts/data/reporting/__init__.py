@@ -1,0 +1,1 @@
+"""The data report: one page for each prepared set."""

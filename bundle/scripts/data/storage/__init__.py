@@ -1,0 +1,1 @@
+"""Prepared cases on disk, read piece by piece."""
