@@ -384,7 +384,7 @@ def m3d_seg(root: Path) -> Tree:
         np.save(home / "image.npy", normalised(where)[None])
         sparse.save_npz(home / f"mask_{shape}.npz", sparse.csr_matrix(mask.reshape(3, -1)))
         listed[split].append({"image": f"0003/{case}/image.npy", "label": f"0003/{case}/mask_{shape}.npz"})
-        tree[f"0003_{case}"] = Case(objects, split)
+        tree[f"0003_{case}"] = Case(objects, None if split == "train" else split)
     content = {"name": "tiny", "labels": {"0": "background", **names}, "numTrain": 1, "numTest": 1, **listed}
     (root / "0003" / "0003.json").write_text(json.dumps(content))
     return tree

@@ -5,9 +5,10 @@ import json
 import os
 import shutil
 import signal
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import nibabel as nib
@@ -16,6 +17,7 @@ import pytest
 import torch
 from commands import BUNDLE, run_here, run_process, start_process
 from monai.bundle import ConfigParser
+from scripts.data.runner import _locked
 from scripts.data.storage.store import open_case
 from scripts.transforms import load_volume
 from small_sets import add_case, amos, tree_of, values_of, word
@@ -236,6 +238,8 @@ def test_a_case_that_cannot_be_read_is_in_no_datalist_and_the_rest_is(faulty):
         ({"data_set": "AMOS22", "data_dir": ".", "beside": "nowhere"}, "beside: nowhere is no set"),
         ({"data_set": "AMOS22", "data_dir": ".", "pseudo_masks": 6}, "pseudo_masks is 6; allowed are true and false"),
         ({"data_set": "AMOS22", "data_dir": ".", "size": "huge"}, "size is 'huge'"),
+        ({"data_set": "AMOS22", "data_dir": "x" * 5000}, "data_dir: x+ is no folder"),
+        ({"data_set": "AMOS22", "data_dir": ".", "output_dir": "x" * 5000}, "output_dir: x+ cannot be written"),
     ],
 )
 def test_a_mistake_is_told_in_one_line_before_anything_is_written(options, sentence, tmp_path, monkeypatch):
@@ -244,6 +248,39 @@ def test_a_mistake_is_told_in_one_line_before_anything_is_written(options, sente
         run_here(monkeypatch, "prepare", **options)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.iterdir())
+
+
+def images(folder: Path, seeds: Mapping[str, int]) -> str:
+    """A folder of images alone, in the generic layout: file -> number of its phantom."""
+    for name, seed in seeds.items():
+        add_case(folder, "AMOS22", name, seed)
+    (folder / "imagesTr").rename(folder / "images")
+    return str(folder)
+
+
+def test_two_sets_with_cases_of_one_name_are_refused_before_anything_is_prepared(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sets = {"a": images(tmp_path / "1", {"b_c": 1}), "a_b": images(tmp_path / "2", {"c": 2})}
+    with pytest.raises(SystemExit, match="^data_sets: a and a_b both have a case a_b_c; give one of them another"):
+        run_here(monkeypatch, "prepare", data_sets=sets, **HERE)
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_beside_that_only_share_their_names_are_told(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for seed, options in ((1, {}), (2, {"output_dir": "elsewhere", "beside": "out/data"})):
+        folder = images(tmp_path / str(seed), {"p1": seed})
+        run_here(monkeypatch, "prepare", data_set="mine", data_dir=folder, **options, **HERE)
+    assert "mine: its patients are not looked for in 1 cases, for other images have the same" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    amos(tmp_path / "amos", (1,))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "AMOS22").write_text("no folder")
+    with pytest.raises(SystemExit, match="^output_dir: .*AMOS22 cannot be written .File exists.$"):
+        run_here(monkeypatch, "prepare", data_set="AMOS22", data_dir="amos", output_dir="out", **HERE)
 
 
 def test_a_set_of_which_no_case_can_be_prepared_ends_the_run_with_one_line(tmp_path, monkeypatch):
@@ -271,6 +308,16 @@ def test_a_set_that_is_being_prepared_is_left_to_the_one_who_does(tmp_path, monk
     os.close(other)
     run_here(monkeypatch, "prepare", **order)
     assert records(tmp_path) == 1
+
+
+def test_splits_are_drawn_by_one_run_at_a_time(tmp_path):
+    with _locked(tmp_path, wait=True):
+        other = threading.Thread(target=lambda: _locked(tmp_path, wait=True).__enter__(), daemon=True)
+        other.start()
+        other.join(0.3)
+        assert other.is_alive()
+    other.join(10)
+    assert not other.is_alive()
 
 
 def test_a_second_run_changes_nothing_and_needs_no_worker(unbroken, tmp_path, monkeypatch):

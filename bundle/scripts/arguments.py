@@ -128,7 +128,10 @@ def check_output_dir(value: Any) -> None:
     folder = as_path(value, "output_dir")
     if folder is None:
         raise ValueError("output_dir is missing; it takes a folder for the results")
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # a name that is too long
+        raise ValueError(f"output_dir: {folder} cannot be written ({error.strerror})") from error
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         raise ValueError(f"output_dir: {folder} cannot be written; {existing} is no folder that you may write to")
 

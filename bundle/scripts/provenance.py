@@ -10,6 +10,7 @@ from typing import Any
 
 from .arguments import as_flag, as_path, exit_on_error
 from .results.files import case_stem
+from .voxel_files import files_of
 
 METADATA = Path(__file__).parents[1] / "configs" / "metadata.json"
 
@@ -75,8 +76,7 @@ class Finished:
 
 def _state(path: Path) -> str | None:
     try:
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        return _digest(json.dumps([(file.name, *_size_and_time(file)) for file in files]))
+        return _digest(json.dumps([(file.name, *_size_and_time(file)) for file in files_of(path)]))
     except OSError:
         return None
 

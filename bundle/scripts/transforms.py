@@ -17,6 +17,7 @@ from monai.data import ImageReader, ITKReader, MetaTensor, NibabelReader
 from monai.transforms import LoadImage, MapTransform, Transform
 
 from .prompts import to_model_frame
+from .voxel_files import check_voxels_beside
 
 logger = logging.getLogger(__name__)
 logging.getLogger("monai.data.nvimgcodec_pydicom_plugin").setLevel(logging.ERROR)  # for every volume the same warning
@@ -205,6 +206,7 @@ def _reader_for(path: Path) -> ImageReader:
     if path.name.lower().endswith(NIFTI):
         return NibabelReader()
     if path.suffix.lower() in ITK_FILES:
+        check_voxels_beside(path)
         return ITKReader()
     raise ValueError(f"image: {path} is of no known kind; allowed are {', '.join(SUFFIXES)} or a DICOM series folder")
 

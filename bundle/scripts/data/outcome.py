@@ -4,11 +4,9 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-import numpy as np
-
 from .cluster import Failure
 from .quality.outliers import reading_fault
-from .records import Record
+from .records import Record, slim
 from .selection import Fault, Selection
 
 logger = logging.getLogger(__name__)
@@ -39,8 +37,7 @@ class Outcome:
             self.left_out[folder].append(reading_fault(case, result.sentence))
             return
         self.new += new
-        thumbnail = np.asarray(result["fingerprint"]["thumbnail"], np.uint8)  # of very many, a list would fill memory
-        self.records[folder][case] = {**result, "fingerprint": {**result["fingerprint"], "thumbnail": thumbnail}}
+        self.records[folder][case] = slim(result)
 
     def counts(self) -> dict[str, int]:
         """How many cases were ``prepared`` now, were ``done`` before, and are ``left_out``."""

@@ -6,7 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..results.files import write_json
+from ..voxel_files import files_of
 from .whole_files import remove, sweep, whole_file
 
 VERSION = 1  # of what a preparation writes; another one prepares every case anew
@@ -25,7 +28,7 @@ def key_of(raw_case: RawCase, recipe: Mapping[str, Any]) -> str:
         raw_case: from a layout.
         recipe: whatever else changes what is written.
     """
-    states = [_state_of(file) for path in _paths_in(raw_case) for file in _files_of(Path(path))]
+    states = [_state_of(file) for path in _paths_in(raw_case) for file in files_of(Path(path))]
     content = json.dumps([VERSION, raw_case, states, dict(recipe)], sort_keys=True)
     return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -70,7 +73,15 @@ def forget(folder: Path, case: str) -> None:
 def records_in(folder: Path) -> list[Record]:
     """All records of a prepared set, by the names of their cases."""
     found = (read_record(path) for path in sorted((folder / CASES).glob("*.json")) if not path.name.startswith("."))
-    return [record for record in found if record is not None]
+    return [slim(record) for record in found if record is not None]
+
+
+def slim(record: Record) -> Record:
+    """A record for memory, of which there are very many: as a list of numbers its thumbnail would take 14 kB."""
+    known = record.get("fingerprint")
+    if not known:
+        return record
+    return {**record, "fingerprint": {**known, "thumbnail": np.asarray(known["thumbnail"], np.uint8)}}
 
 
 def sweep_set(folder: Path) -> None:
@@ -90,13 +101,6 @@ def _paths_in(value: Any) -> Iterator[str]:
     elif isinstance(value, list | tuple):
         for item in value:
             yield from _paths_in(item)
-
-
-def _files_of(path: Path) -> list[Path]:
-    """What a path stands for: the slices of a folder, and the voxels beside a header of MetaImage."""
-    if path.suffix.lower() == ".mhd" and path.parent.is_dir():
-        return sorted(other for other in path.parent.iterdir() if other.stem == path.stem)
-    return sorted(path.iterdir()) if path.is_dir() else [path]
 
 
 def _state_of(path: Path) -> tuple[str, int, int]:

@@ -76,7 +76,8 @@ def prepare_sets(
         except KeyboardInterrupt:
             logger.warning("stopped; %d cases are new, and the same command goes on from there", outcome.new)
             raise SystemExit(INTERRUPTED) from None
-        write_sets(settings, selections, outcome, vocabulary)
+        with _locked(settings.output_dir, wait=True):  # the splits of one run are to be seen by the next
+            write_sets(settings, selections, outcome, vocabulary)
     counts = outcome.counts()
     logger.info("%(prepared)d cases prepared, %(done)d were done before, %(left_out)d left out", counts)
     return counts
@@ -85,20 +86,32 @@ def prepare_sets(
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """No other preparation works on the same set; before and after, what killed ones have left is removed."""
-    folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
+    with _locked(folder):
+        try:
+            sweep_set(folder)
+            yield
+        finally:
+            sweep_set(folder)
+
+
+@contextmanager
+def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
+    """Make a folder and hold it alone; where another process does, an error, or a wait."""
     try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = os.open(folder, os.O_RDONLY)
+    except OSError as error:
+        raise ValueError(f"output_dir: {folder} cannot be written ({error.strerror})") from None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:
         os.close(handle)
         raise ValueError(f"output_dir: {folder} is being prepared by another process; wait for it") from None
     except OSError:
-        logger.debug("%s is on a file system without locks", folder)
+        logger.warning("%s cannot be locked on its file system; let no other run prepare the same sets", folder)
     try:
-        sweep_set(folder)
         yield
     finally:
-        sweep_set(folder)
         os.close(handle)
 
 

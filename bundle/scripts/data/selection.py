@@ -1,5 +1,6 @@
 """The data sets that a user named, each with its cases; whatever is wrong with one is said before any is read."""
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -38,7 +39,7 @@ def select_sets(settings: Settings, catalogue: Catalogue, vocabulary: Vocabulary
 
     Raises:
         ValueError: one line, for a name that nothing is known of, a folder that is not there (it says where the set is
-            to be had), or one that holds something else.
+            to be had), one that holds something else, and for two cases of one name.
     """
     named = [(_known_set(name, path, catalogue), path) for name, path in settings.data_sets.items()]
     selections: dict[Path, Selection] = {}
@@ -50,18 +51,30 @@ def select_sets(settings: Settings, catalogue: Catalogue, vocabulary: Vocabulary
         found = find_cases(data_set, path, vocabulary)
         cases = [{**case, "label": None, "labels": {}} for case in found.cases] if settings.images_only else found.cases
         selections[folder] = Selection(data_set, folder, cases, found.faults)
+    _check_names(list(selections.values()))
     return list(selections.values())
+
+
+def _check_names(selections: Sequence[Selection]) -> None:
+    """A case is known by its name in all sets together."""
+    sets: dict[str, str] = {}
+    for selection in selections:
+        for case in selection.cases:
+            other = sets.setdefault(case["case"], selection.data_set.name)
+            if other != selection.data_set.name:
+                both = f"{other} and {selection.data_set.name}"
+                raise ValueError(f"data_sets: {both} both have a case {case['case']}; give one of them another name")
 
 
 def _known_set(name: str, path: Path | None, catalogue: Catalogue) -> DataSet:
     """The catalogue's set of this name, or one of images/ and labels/ where the folder of another name is like that."""
     if name in catalogue:
         data_set = catalogue.find(name)
-        if path is None or not path.is_dir():
+        if path is None or not os.path.isdir(path):  # pathlib's raises for a name that is too long
             begin = "data_dir is missing" if path is None else f"data_dir: {path} is no folder"
             raise ValueError(f"{begin}; {data_set.where()}")
         return data_set
-    if path is not None and ((path / "images").is_dir() or (path.is_dir() and is_m3d(Tree(path)))):
+    if path is not None and (os.path.isdir(path / "images") or (os.path.isdir(path) and is_m3d(Tree(path)))):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"data_set is {name!r}; a new name has letters A to Z, digits, '.', '_' and '-' alone")
         return DataSet(name, (), 0, 0, "", "", "", "train", ({"kind": "generic"},), {})

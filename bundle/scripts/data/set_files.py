@@ -44,13 +44,22 @@ def write_sets(settings: Settings, selections: Sequence[Selection], outcome: Out
 def _earlier(settings: Settings, outcome: Outcome) -> dict[Path, list[Record]]:
     """Records of the sets beside those of this run; of a case that is prepared in several places the first counts."""
     here = {folder.resolve() for folder in outcome.records}
-    seen = {case for records in outcome.records.values() for case in records}
+    seen = {case: _voxels(record) for records in outcome.records.values() for case, record in records.items()}
     known: dict[Path, list[Record]] = {}
     for folder in prepared_sets(settings.output_dir, settings.beside):
         if folder.resolve() not in here:
-            known[folder] = [record for record in with_splits(folder) if record["case"] not in seen]
-            seen |= {record["case"] for record in known[folder]}
+            records = with_splits(folder)
+            known[folder] = [record for record in records if record["case"] not in seen]
+            other = [r["case"] for r in records if seen.get(r["case"], _voxels(r)) != _voxels(r)]
+            if other:
+                text = "%s: its patients are not looked for in %d cases, for other images have the same names (%s, ...)"
+                logger.warning(text, folder, len(other), other[0])
+            seen |= {record["case"]: _voxels(record) for record in known[folder]}
     return known
+
+
+def _voxels(record: Record) -> Any:
+    return (record.get("fingerprint") or {}).get("exact")
 
 
 def _splits(

@@ -15,7 +15,7 @@ from .tree import Tree
 if TYPE_CHECKING:
     from ..catalogue import DataSet
 
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPLITS = {"train": None, "validation": "validation", "val": "validation", "test": "test"}  # None: validation is drawn
 
 
 def is_m3d(tree: Tree) -> bool:
@@ -105,7 +105,7 @@ def _inside(tree: Tree, home: str, code: str, file: str, where: str) -> str:
 
 
 def _with_label(
-    case: RawCase, tree: Tree, masks: Mapping[int, str], numbered: Mapping[str, Numbered], split: str
+    case: RawCase, tree: Tree, masks: Mapping[int, str], numbered: Mapping[str, Numbered], split: str | None
 ) -> RawCase | Fault:
     for key in ("image", "label"):
         path = case[key]["path"]
