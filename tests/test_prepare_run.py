@@ -274,6 +274,24 @@ def test_images_beside_that_only_share_their_names_are_told(tmp_path, monkeypatc
     assert "mine: its patients are not looked for in 1 cases, for other images have the same" in capsys.readouterr().err
 
 
+def test_labels_are_not_replaced_by_images_alone(unbroken, tmp_path, monkeypatch):
+    shutil.copytree(unbroken / "out", tmp_path / "out")
+    amos(tmp_path / "amos", (1,))
+    monkeypatch.chdir(tmp_path)
+    before = (tmp_path / "out" / "AMOS22" / "datalist.json").read_bytes()
+    options = {**HERE, "output_dir": "out", "images_only": True}
+    with pytest.raises(SystemExit, match="^images_only: .*AMOS22 has the set with its labels already; take another"):
+        run_here(monkeypatch, "prepare", data_set="AMOS22", data_dir="amos", **options)
+    assert (tmp_path / "out" / "AMOS22" / "datalist.json").read_bytes() == before
+
+
+def test_a_set_without_a_case_for_validation_is_told(tmp_path, monkeypatch, capsys):
+    amos(tmp_path / "amos", (1,))
+    monkeypatch.chdir(tmp_path)
+    run_here(monkeypatch, "prepare", data_set="AMOS22", data_dir="amos", **HERE)
+    assert "AMOS22: none of its cases is for validation, of which train.json needs one" in capsys.readouterr().err
+
+
 def test_a_folder_that_cannot_be_made_is_told_in_one_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     amos(tmp_path / "amos", (1,))

@@ -1,6 +1,5 @@
 """The preparation of whole data sets as a step of a config: found, spread over workers, split, reported."""
 
-import fcntl
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,11 @@ from .reporting.thumbnails import colors_of
 from .selection import Selection, select_sets
 from .set_files import write_sets
 from .settings import Settings
+
+try:
+    import fcntl
+except ImportError:  # Windows has other locks, and does not open folders
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger(__name__)
 
@@ -96,12 +100,15 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _locked(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Make a folder and hold it alone; where another process does, an error, or a wait."""
+    """Make a folder and hold it alone; where another process does, an error, or a wait. Windows holds nothing."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder, os.O_RDONLY)
+        handle = None if fcntl is None else os.open(folder, os.O_RDONLY)
     except OSError as error:
         raise ValueError(f"output_dir: {folder} cannot be written ({error.strerror})") from None
+    if handle is None:
+        yield
+        return
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except BlockingIOError:

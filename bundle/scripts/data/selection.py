@@ -11,6 +11,7 @@ from .catalogue import Catalogue, DataSet
 from .layouts import find_cases
 from .layouts.m3d import is_m3d
 from .layouts.tree import Tree
+from .patients.earlier import has_labels
 from .records import RawCase
 from .settings import Settings
 
@@ -39,7 +40,7 @@ def select_sets(settings: Settings, catalogue: Catalogue, vocabulary: Vocabulary
 
     Raises:
         ValueError: one line, for a name that nothing is known of, a folder that is not there (it says where the set is
-            to be had), one that holds something else, and for two cases of one name.
+            to be had), one that holds something else, two cases of one name, and labels that would be lost.
     """
     named = [(_known_set(name, path, catalogue), path) for name, path in settings.data_sets.items()]
     selections: dict[Path, Selection] = {}
@@ -48,6 +49,8 @@ def select_sets(settings: Settings, catalogue: Catalogue, vocabulary: Vocabulary
         folder = settings.output_dir / _folder_name(data_set.name)
         if folder in selections:
             raise ValueError(f"data_sets names {data_set.name} twice")
+        if settings.images_only and has_labels(folder):
+            raise ValueError(f"images_only: {folder} has the set with its labels already; take another output_dir")
         found = find_cases(data_set, path, vocabulary)
         cases = [{**case, "label": None, "labels": {}} for case in found.cases] if settings.images_only else found.cases
         selections[folder] = Selection(data_set, folder, cases, found.faults)

@@ -118,6 +118,10 @@ def _write_set(
             [_pair(match) for match in repeated],
             {name: vocabulary.color(name) for record in records for name in record["labels"].values() if name},
         )
+    if selection.data_set.role == "train" and not any(splits[record["case"]] == "validation" for record in records):
+        logger.warning(
+            "%s: none of its cases is for validation, of which train.json needs one", selection.data_set.name
+        )
     text = "%s: %d cases are ready, left out: %d, remarks: %d; see %s"
     logger.info(text, selection.data_set.name, len(records), len(left_out), len(suspicious), folder / "report.html")
 

@@ -56,6 +56,12 @@ def splits_of(folder: Path, drawn: Drawn | None = None) -> dict[str, str]:
     return splits
 
 
+def has_labels(folder: Path) -> bool:
+    """Whether a set was prepared with labels."""
+    content = _read(folder / DATALIST)
+    return any("label" in entry for key in KEYS for entry in content.get(key, ()))
+
+
 def moved(path: Path, splits: Mapping[str, str]) -> dict[str, Any] | None:
     """What a datalist is to hold where some of its cases have another split; None where none has."""
     content = _read(path)
