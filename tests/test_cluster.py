@@ -125,7 +125,8 @@ def test_sigterm_ends_the_block_like_ctrl_c_and_leaves_no_process(tmp_path):
     script = (
         "import os, sys, time; sys.path.insert(0, sys.argv[1])\n"
         "if __name__ == '__main__':\n"
-        "    from scripts.data.cluster import open_cluster, run_all\n"
+        "    from scripts.data.cluster import open_cluster\n"
+        "    from scripts.data.tasks import run_all\n"
         "    try:\n"
         "        with open_cluster(None, None, sys.argv[1]) as client:\n"
         "            print(*client.run(os.getpid).values(), flush=True)\n"

@@ -24,7 +24,7 @@ from miniature_sets import normalised
 from monai.data import MetaTensor
 from PIL import Image
 from scipy import sparse
-from scripts.data.layouts import generic_set, list_cases
+from scripts.data.layouts import find_cases, generic_set
 from scripts.data.sources import read_image, read_label
 from scripts.data.sources.grids import onto_grid
 from scripts.data.sources.painting import majority, paint
@@ -458,7 +458,7 @@ def test_real_volumes_are_read_on_one_grid(shared: Path, bundle: Path, tmp_path:
             link.symlink_to(shared / "data" / file)
     (tmp_path / "labels.json").write_text('{"1": "spleen", "5": "liver", "22": "vertebrae_L3"}')
     vocabulary = Vocabulary.load(bundle / "configs" / "vocabulary.json")
-    cases = list_cases(generic_set("Real"), tmp_path, vocabulary)
+    cases = find_cases(generic_set("Real"), tmp_path, vocabulary).cases
     assert [case["case"] for case in cases] == sorted(f"Real_{case}" for case in REAL)
     for raw in cases:
         assert raw["labels"] == names

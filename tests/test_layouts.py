@@ -14,7 +14,7 @@ from miniature_sets import SETS, Case, amos22, generic, ircadb, m3d_seg, normali
 from monai.data import MetaTensor
 from monai.transforms import Orientation
 from scripts.data.catalogue import Catalogue, DataSet
-from scripts.data.layouts import RawCase, find_cases, generic_set, list_cases
+from scripts.data.layouts import RawCase, find_cases, generic_set
 from scripts.data.layouts.tree import Tree, literal_prefix
 from scripts.data.sources import read_image, read_label
 from scripts.vocabulary import Vocabulary
@@ -59,7 +59,7 @@ def assert_shows(raw: RawCase, objects: Scene) -> MetaTensor:
 
 
 def assert_reads(data_set: DataSet, root: Path, tree: dict[str, Case], vocabulary: Vocabulary) -> list[RawCase]:
-    cases = list_cases(data_set, root, vocabulary)
+    cases = find_cases(data_set, root, vocabulary).cases
     assert json.loads(json.dumps(cases)) == cases
     assert [case["case"] for case in cases] == sorted(f"{data_set.name}_{name}" for name in tree)
     for raw in cases:
@@ -108,7 +108,7 @@ def test_a_structure_keeps_its_value_whatever_else_a_case_has(
     (folder / "kidney_left.nii.gz").unlink()
     shutil.copy(folder / "kidney_right.nii.gz", folder / "my_invention.nii.gz")
     shutil.copy(folder / "kidney_right.nii.gz", folder / "pituitary.nii.gz")
-    first, second = list_cases(catalogue.find("TotalSegmentator"), tmp_path, vocabulary)
+    first, second = find_cases(catalogue.find("TotalSegmentator"), tmp_path, vocabulary).cases
     labels = catalogue.find("TotalSegmentator").labels
     assert "left kidney" not in first["labels"].values() and second["labels"]["3"] == "left kidney"
     assert first["labels"][str(list(labels).index("vertebrae_L4") + 1)] == "vertebrae L4"
@@ -120,7 +120,7 @@ def test_a_structure_keeps_its_value_whatever_else_a_case_has(
 
 def test_structures_of_one_name_share_a_value(catalogue: Catalogue, vocabulary: Vocabulary, tmp_path: Path):
     ircadb(tmp_path)
-    (raw,) = list_cases(catalogue.find("3D-IRCADb"), tmp_path, vocabulary)
+    (raw,) = find_cases(catalogue.find("3D-IRCADb"), tmp_path, vocabulary).cases
     tumors = {e["value"] for e in raw["label"]["files"] if "livertumor" in e["path"]}
     assert len(tumors) == 1 and list(raw["labels"].values()).count("liver tumor") == 1
 
@@ -130,7 +130,7 @@ def test_a_set_without_labels_is_read_for_pre_training(vocabulary: Vocabulary, t
     write(tmp_path / "ct" / "\u75c5.nii.gz", intensities(grid().world()), grid().affine)
     block = {"image": r"ct/(?P<case>[^/]+)\.nii\.gz", "split": "train"}
     data_set = dataclasses.replace(generic_set("My CTs"), layout=(block,))
-    cases = list_cases(data_set, tmp_path, vocabulary)
+    cases = find_cases(data_set, tmp_path, vocabulary).cases
     assert [case["case"] for case in cases] == ["My_CTs_a_b", "My_CTs_u75c5"]
     assert all((case["label"], case["labels"], case["split"]) == (None, {}, "train") for case in cases)
     assert cases[0]["patient"] == "My CTs/a b"
@@ -144,7 +144,7 @@ def test_a_path_that_two_blocks_match_belongs_to_the_first(vocabulary: Vocabular
         {"image": r"ct(?P<case>\d)\.nii\.gz"},
         {"image": r"mr(?P<case>\d)\.nii\.gz", "optional": True},
     )
-    cases = list_cases(dataclasses.replace(generic_set("X"), layout=blocks), tmp_path, vocabulary)
+    cases = find_cases(dataclasses.replace(generic_set("X"), layout=blocks), tmp_path, vocabulary).cases
     assert [(case["case"], case["split"]) for case in cases] == [("X_1", "test"), ("X_2", None)]
 
 
@@ -180,7 +180,7 @@ def test_masks_of_m3d_seg_that_the_set_names_freely_get_its_names(
     content = json.loads(listing.read_text())
     content["labels"] = {"0": "background", "1": "livertumor01", "2": "livertumor02", "3": "what is this"}
     listing.write_text(json.dumps(content))
-    raw = list_cases(catalogue.find("3D-IRCADb"), tmp_path, vocabulary)[0]
+    raw = find_cases(catalogue.find("3D-IRCADb"), tmp_path, vocabulary).cases[0]
     values = {entry["channel"]: entry["value"] for entry in raw["label"]["channels"]}
     assert values[0] == values[1] != values[2]
     assert raw["labels"] == {str(values[0]): "liver tumor", str(values[2]): None}
@@ -232,7 +232,7 @@ def test_the_generic_layout_reads_every_format(vocabulary: Vocabulary, tmp_path:
 def test_a_folder_of_images_alone_has_no_labels(vocabulary: Vocabulary, tmp_path: Path):
     generic(tmp_path)
     shutil.rmtree(tmp_path / "labels")
-    cases = list_cases(generic_set("CTs"), tmp_path, vocabulary)
+    cases = find_cases(generic_set("CTs"), tmp_path, vocabulary).cases
     assert len(cases) == 4 and all(case["label"] is None and case["labels"] == {} for case in cases)
 
 
@@ -250,7 +250,7 @@ def test_labels_need_their_names(content: str | None, vocabulary: Vocabulary, tm
 
 def sentence_of(data_set: DataSet, root: Path, vocabulary: Vocabulary) -> str:
     with pytest.raises(ValueError) as caught:
-        list_cases(data_set, root, vocabulary)
+        find_cases(data_set, root, vocabulary)
     sentence = str(caught.value)
     assert sentence.startswith("data_dir: ") and str(root) in sentence and "\n" not in sentence
     return sentence

@@ -128,8 +128,8 @@ def test_a_writer_that_fails_leaves_the_former_case(folder: Path, tmp_path: Path
 
 
 def test_what_a_killed_writer_leaves_is_hidden_and_swept(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("scripts.data.storage.store.os.replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
-    monkeypatch.setattr("scripts.data.storage.store.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("scripts.data.whole_files.os.replace", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+    monkeypatch.setattr("scripts.data.whole_files.shutil.rmtree", lambda *_, **__: None)
     with pytest.raises(OSError, match="killed"):
         write_case(tmp_path / "other", grids(), SETTINGS)
     monkeypatch.undo()

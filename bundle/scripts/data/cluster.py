@@ -16,9 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from .tasks import Failure, one_line, run_all
-
-__all__ = ["Failure", "one_line", "open_cluster", "run_all"]
+from .tasks import one_line
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,10 @@ import logging
 from collections.abc import Iterable
 from pathlib import Path
 
-from .cluster import Failure
 from .quality.outliers import reading_fault
 from .records import Record, slim
 from .selection import Fault, Selection
+from .tasks import Failure
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from ..arguments import exit_on_error
 from ..vocabulary import Vocabulary
 from .catalogue import Catalogue
-from .cluster import Failure, one_line, open_cluster, run_all
+from .cluster import open_cluster
 from .outcome import Outcome
 from .patients.earlier import prepared_sets
 from .preparation import Preparation, prepare_case
@@ -22,6 +22,7 @@ from .reporting.thumbnails import colors_of
 from .selection import Selection, select_sets
 from .set_files import write_sets
 from .settings import Settings
+from .tasks import Failure, one_line, run_all
 
 try:
     import fcntl

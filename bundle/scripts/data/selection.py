@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..vocabulary import Vocabulary
 from .catalogue import Catalogue, DataSet
-from .layouts import find_cases
+from .layouts import find_cases, generic_set
 from .layouts.m3d import is_m3d
 from .layouts.tree import Tree
 from .patients.earlier import has_labels
@@ -80,7 +80,7 @@ def _known_set(name: str, path: Path | None, catalogue: Catalogue) -> DataSet:
     if path is not None and (os.path.isdir(path / "images") or (os.path.isdir(path) and is_m3d(Tree(path)))):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
             raise ValueError(f"data_set is {name!r}; a new name has letters A to Z, digits, '.', '_' and '-' alone")
-        return DataSet(name, (), 0, 0, "", "", "", "train", ({"kind": "generic"},), {})
+        return generic_set(name)
     try:
         return catalogue.find(name)
     except ValueError as error:

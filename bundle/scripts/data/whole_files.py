@@ -21,11 +21,27 @@ def whole_file(path: Path) -> Iterator[Path]:
     part = path.with_name(f".part-{uuid.uuid4().hex}.{path.name}")
     try:
         yield part
-        with part.open("rb") as file:
-            os.fsync(file.fileno())  # a record says that its files are there: they have to be, after a power cut too
+        _sync(part)  # a record says that its files are there: they have to be, after a power cut too
         os.replace(part, path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A hidden neighbour that takes the place of ``folder`` once the block ends well, and vanishes if it fails."""
+    part = folder.with_name(f".part-{uuid.uuid4().hex}.{folder.name}")
+    part.mkdir(parents=True)
+    try:
+        yield part
+        for path in (*part.iterdir(), part):
+            _sync(path)
+        if folder.exists():
+            remove(folder)
+        os.replace(part, folder)
+        _sync(folder.parent)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def remove(path: Path) -> None:
@@ -43,3 +59,12 @@ def sweep(folder: Path) -> None:
     for path in folder.glob(".part-*"):
         if _LEFTOVER.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Bring a file or a folder's entries onto the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -23,7 +23,7 @@ def generic_set(name: str) -> DataSet:
     """A set that the catalogue does not have, as the other functions want it."""
     from ..catalogue import DataSet
 
-    return DataSet(name, (), 0, 0, "", "not stated", "", "train", ({"kind": "generic"},), {})
+    return DataSet(name, (), 0, 0, "", "", "", "train", ({"kind": "generic"},), {})
 
 
 def find_generic(data_set: DataSet, tree: Tree, vocabulary: Vocabulary) -> Found:

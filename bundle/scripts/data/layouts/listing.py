@@ -23,11 +23,6 @@ logger = logging.getLogger(__name__)
 FIRST_FEW = 4  # things of a folder that an error names
 
 
-def list_cases(data_set: DataSet, data_dir: str | Path, vocabulary: Vocabulary) -> list[RawCase]:
-    """``find_cases`` without the faults, which are logged."""
-    return find_cases(data_set, data_dir, vocabulary).cases
-
-
 def find_cases(data_set: DataSet, data_dir: str | Path, vocabulary: Vocabulary) -> Found:
     """Find every case of a data set; nothing of an image or label is read yet.
 

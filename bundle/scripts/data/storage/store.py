@@ -6,11 +6,7 @@ the datalist's to say.
 """
 
 import json
-import os
-import shutil
-import uuid
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...results.files import write_json
-from ..whole_files import remove
+from ..whole_files import whole_folder
 from .places import Places, find_places, no_places
 from .stored_grid import StoredGrid, StoredRows, write_grid
 
@@ -64,7 +60,7 @@ def write_case(folder: str | Path, grids: Mapping[str, NDArray], settings: Mappi
     """
     compact = _compact(grids)
     places = find_places(compact["label"]) if "label" in compact else no_places()
-    with _whole_folder(Path(folder)) as part:
+    with whole_folder(Path(folder)) as part:
         for name, grid in compact.items():
             write_grid(part / f"{name}.b2nd", grid)
         if len(places):
@@ -167,29 +163,3 @@ def _stored_case(folder: Path, index: Mapping[str, Any]) -> StoredCase:
         StoredRows(str(folder / CENTRES_FILE)),
     )
     return StoredCase(grids, places, float(index["mean"]), dict(index["settings"]))
-
-
-@contextmanager
-def _whole_folder(folder: Path) -> Iterator[Path]:
-    """A hidden neighbour that takes the place of ``folder`` once the block ends well, and vanishes if it fails."""
-    part = folder.with_name(f".part-{uuid.uuid4().hex}.{folder.name}")
-    part.mkdir(parents=True)
-    try:
-        yield part
-        for path in (*part.iterdir(), part):
-            _sync(path)
-        if folder.exists():
-            remove(folder)
-        os.replace(part, folder)
-        _sync(folder.parent)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _sync(path: Path) -> None:
-    """Bring a file or a folder's entries onto the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
